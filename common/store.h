@@ -1,0 +1,372 @@
+/*
+ * What is promised of storage, in the words of the domain. Nothing of SQL stands here; store_sqlite.c keeps
+ * the promise (a PostgreSQL store will through the same functions).
+ *
+ * Four areas, each with one writing program:
+ *   roster     who may sit which exam      written by `examhook roster`, read by examjoint.fcgi
+ *   examjoint  events and verifications    written by examjoint.fcgi
+ *   proview    callbacks                   written by proview.fcgi, read by the worker
+ *   ratings    sessions, ratings, tokens   written by the worker
+ * The operator's command may write to any of them, under the same lock. store_open() is told which areas are
+ * to be written and which read; the others are not touched, not even opened.
+ *
+ * Writing (but for the roster, which is replaced whole) happens in rounds: one lock, one transaction, one
+ * commit that is durable when it returns STORE_OK. Each request in a round is a step that can be undone
+ * alone. A round is short: never wait for anything but the store within one.
+ *
+ * Texts passed in are UTF-8, NULL for absent, and are copied. Texts given to a callback die when it returns.
+ * Times are UTC milliseconds. Nothing here knows a password, and no caller may pass one in any text.
+ * A store is used by one thread.
+ */
+#ifndef EXAMHOOK_STORE_H
+#define EXAMHOOK_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buf.h"
+
+struct store;
+
+enum store_status {
+    STORE_OK = 0,
+    STORE_ABSENT,  /* there is no such thing */
+    STORE_BUSY,    /* another program held the lock for longer than lock_wait_ms */
+    STORE_FULL,    /* no room on the disk, or a quota */
+    STORE_DENIED,  /* the file system does not let us (mode, owner, read-only) */
+    STORE_CORRUPT, /* the file is damaged, or is no store */
+    STORE_MISSING, /* no store there yet: examhook migrate */
+    STORE_OLD,     /* an older schema: examhook migrate */
+    STORE_NEW,     /* made by a newer examhook than this one can bear */
+    STORE_LIMIT,   /* a bound that the caller set would be passed */
+    STORE_LOST,    /* a lease that is ours no longer */
+    STORE_ERROR    /* anything else: an I/O error */
+};
+/* A stable word: "ok", "absent", "busy", "full", "denied", "corrupt", "missing", "old", "new", ... */
+const char *store_status_word(enum store_status status);
+
+enum store_area { STORE_ROSTER = 1, STORE_EXAMJOINT = 2, STORE_PROVIEW = 4, STORE_RATINGS = 8 };
+#define STORE_ALL (STORE_ROSTER | STORE_EXAMJOINT | STORE_PROVIEW | STORE_RATINGS)
+
+/* `url` is "sqlite:FOLDER". Areas are bits of enum store_area. `why` gets a sentence for people. */
+enum store_status store_open(const char *url, unsigned write_areas, unsigned read_areas, int64_t lock_wait_ms,
+                             struct store **out, struct buf *why);
+void store_free(struct store *store);
+/* What the last call that failed has to say, for a log. Never NULL. */
+const char *store_message(const struct store *store);
+/* Creates what is missing, brings every area to this version's schema. Says what it did in `said`. */
+enum store_status store_migrate(const char *url, struct buf *said);
+/* The folder of an area, for what stands beside it (the slots of the password checks): allocated. */
+char *store_area_folder(const char *url, enum store_area area);
+
+/* --- Rounds --------------------------------------------------------------------------------------------- */
+
+/* One area at a time; not STORE_ROSTER. A failed begin leaves no round. */
+enum store_status store_round_begin(struct store *store, enum store_area area);
+/* A step of the round; steps do not nest. keep = false undoes what the step wrote. */
+enum store_status store_step_begin(struct store *store);
+enum store_status store_step_end(struct store *store, bool keep);
+/* Ends the round either way. Only STORE_OK means that it is there and durable; anything else: treat as not
+ * stored. */
+enum store_status store_round_commit(struct store *store);
+void store_round_abandon(struct store *store);
+
+/* 32 bytes made once at migration and kept in a file of its own beside the examjoint area (never in a
+   backup): the key under which an unknown candidate's input is hashed. Area: examjoint. */
+#define STORE_KEY_BYTES 32
+enum store_status store_identity_key(struct store *store, unsigned char key[STORE_KEY_BYTES]);
+
+/* --- ExamJoint's events (area examjoint) ---------------------------------------------------------------- */
+
+struct store_event {
+    int64_t received_at_ms;
+    const char *account;
+    const char *event; /* NULL in a quarantined body that has none */
+    const char *exam_id, *respondent_id;
+    bool has_admitted_on;
+    int64_t admitted_on_ms;
+    const char *outcome; /* verifications: "valid" or "invalid"; quarantined: "quarantined"; else NULL */
+    const char *reason;  /* a stable word */
+    const char
+        *identity; /* a verification's roster id; for nobody, the keyed hash with "unknown:" in front */
+    const char *positions; /* a verification's positions received, "0,1" */
+    const char *body;      /* redacted JSON; NULL for a verification */
+    bool quarantined;
+    const unsigned char *key; /* SECRET_DIGEST_BYTES (32): equal for repeats; NULL: every one counts */
+};
+
+/* In a step. A second one with the same key is a delivery of the first: its time is kept, and its body where
+   it differs from the first's, for the first STORE_DELIVERIES_KEPT; then only counted. *repeat may be NULL.
+ */
+#define STORE_DELIVERIES_KEPT 100
+enum store_status store_event_add(struct store *store, const struct store_event *event, bool *repeat);
+/* In a step: a quarantined event, read anew, takes the place of what was kept, or, where its key is there
+   already, becomes a delivery of that one. STORE_ABSENT: no quarantined event of that id. `id` as the listing
+   shows it ("e12"). */
+enum store_status store_event_release(struct store *store, const char *id, const struct store_event *event);
+
+/* Guessing (area examjoint, in a step). An attempt is counted under a 32-byte key; `rows_max` bounds the
+ * table, the oldest go. */
+struct store_throttle {
+    int64_t failures, window_ms, pause_ms, rows_max;
+};
+/* STORE_OK: counted, go on. STORE_LIMIT: not counted, *wait_ms says how long. Attempts stored with a time
+   after now_ms count as expired. *newly is true when this attempt is the one that makes the identity
+   throttled. */
+enum store_status store_attempt_count(struct store *store, const unsigned char key[32], const char *account,
+                                      const char *exam, int64_t now_ms, const struct store_throttle *rule,
+                                      int64_t *wait_ms, bool *newly);
+/* The attempt counted at that time turned out right: taken back. */
+enum store_status store_attempt_take_back(struct store *store, const unsigned char key[32],
+                                          int64_t counted_at_ms);
+/* key NULL: all of the exam (exam NULL: of everything). *removed counts rows. In a step. */
+enum store_status store_attempts_forget(struct store *store, const unsigned char *key, const char *exam,
+                                        int64_t *removed);
+/* How many identities are throttled now; stops counting at `most`. */
+enum store_status store_throttled(struct store *store, int64_t now_ms, const struct store_throttle *rule,
+                                  int64_t most, int64_t *count);
+
+/* --- Proview's callbacks (area proview) ----------------------------------------------------------------- */
+
+struct store_callback {
+    int64_t received_at_ms;
+    const char *account;
+    const char *session_uuid;          /* lower case */
+    const char *message, *external_id; /* as claimed; NULL where missing or of another type */
+    const char *sender;                /* the peer's address */
+    const char *flags;                 /* what was off, words with a comma between; NULL: nothing */
+    const char *body;                  /* redacted JSON */
+    bool open;                         /* from an account with callback_open */
+};
+struct store_open_limit {
+    int64_t count_hour, bytes_hour; /* stored rows and their bytes; of open accounts together */
+};
+/* In a step. The key is (account, session_uuid, message, external_id): a repeat is counted, and marks the
+   session due anew. STORE_LIMIT: `limit` (may be NULL) would be passed by a new row. */
+enum store_status store_callback_add(struct store *store, const struct store_callback *callback,
+                                     const struct store_open_limit *limit, bool *repeat);
+
+/* --- Reading what is stored ----------------------------------------------------------------------------- */
+
+struct store_event_row {
+    const char *id; /* "e12" from ExamJoint, "c7" from Proview */
+    int64_t received_at_ms;
+    const char *source;                                    /* "examjoint" or "proview" */
+    const char *account, *event, *exam_id, *respondent_id; /* a callback's event is its message */
+    bool has_admitted_on;
+    int64_t admitted_on_ms;
+    const char *session_uuid, *external_id;
+    int64_t deliveries;
+    int64_t last_received_at_ms;
+    const char *outcome, *reason, *identity, *positions, *flags;
+    const char *body;
+    bool quarantined;
+};
+struct store_filter {
+    int64_t since_ms; /* 0: all */
+    bool quarantined; /* only those */
+    const char
+        *person; /* only rows with this respondent_id, identity, external_id or session_uuid; NULL: all */
+    const char *state; /* sessions only: "pending", "rated", "parked"; NULL: all */
+    const char *id;    /* events only: the row of this id; NULL: all */
+};
+/* false stops the listing. */
+typedef bool store_event_fn(void *context, const struct store_event_row *row);
+
+/* An opaque place in a listing: begin with STORE_CURSOR_START; it can be kept as text and used by another
+ * process later. */
+#define STORE_CURSOR_BYTES 128
+struct store_cursor {
+    char text[STORE_CURSOR_BYTES];
+};
+#define STORE_CURSOR_START \
+    {                      \
+        ""                 \
+    }
+/* One short page, oldest first, of the areas (of examjoint and proview) that are open, merged by time; at
+   most `limit` rows. *more is false when the end was reached; calling again later with the same cursor gives
+   what has come since. No lock is held between pages. */
+enum store_status store_events(struct store *store, const struct store_filter *filter,
+                               struct store_cursor *cursor, size_t limit, store_event_fn *fn, void *context,
+                               bool *more);
+
+struct store_delivery_row {
+    int64_t number, received_at_ms;
+    const char *body; /* NULL: as the first */
+};
+typedef bool store_delivery_fn(void *context, const struct store_delivery_row *row);
+/* The later deliveries of one event ("e12"). */
+enum store_status store_deliveries(struct store *store, const char *id, store_delivery_fn *fn, void *context);
+
+struct store_rating_change {
+    int64_t at_ms;
+    const char *rating;     /* high, medium, low, none */
+    const char *rating_raw; /* as it came; NULL for null or missing */
+    const char *status;
+};
+struct store_session_row {
+    const char *account, *session_uuid;
+    const char *external_id;         /* of the GET */
+    const char *claimed_external_id; /* of the callback */
+    const char *state;               /* pending, rated, parked */
+    const char *rating, *rating_raw, *status, *type;
+    int64_t attempts;
+    const char *last_error;
+    int64_t first_seen_at_ms, next_attempt_at_ms /* 0: none planned */, rated_at_ms /* 0: never */;
+    const char *reply; /* the last session reply that was kept, JSON or not; NULL */
+    const struct store_rating_change *history;
+    size_t history_count;
+};
+typedef bool store_session_fn(void *context, const struct store_session_row *row);
+enum store_status store_sessions(struct store *store, const struct store_filter *filter,
+                                 struct store_cursor *cursor, size_t limit, store_session_fn *fn,
+                                 void *context, bool *more);
+
+/* --- The worker (area ratings written, proview read) ---------------------------------------------------- */
+
+/* In a round: takes at most `most` callbacks that came since the last call into sessions. A session is due at
+   once, if no more than `fetches_hour` of its fetches within the hour were caused by callbacks; else when
+   that hour is over. *taken counts. */
+enum store_status store_sessions_intake(struct store *store, int64_t now_ms, int64_t fetches_hour,
+                                        size_t most, size_t *taken);
+
+struct store_lease {
+    const char *account, *session_uuid;
+    const char *state;
+    const char *type; /* of the last reply, NULL before */
+    const char *rating_raw;
+    int64_t attempts;          /* all so far */
+    int64_t failures;          /* in a row, without a usable reply */
+    int64_t first_seen_at_ms;  /* of the newest callback, or `retry`: what waiting times are counted from */
+    int64_t first_rated_at_ms; /* 0: not yet */
+};
+typedef void store_lease_fn(void *context, const struct store_lease *lease);
+/* In a round: takes a lease on at most `most` due sessions and hands each to fn. Those rated or fetched
+   before come by time; those of open accounts never yet fetched come round-robin over the senders' addresses
+   (IPv6: the /64), so that a forger starves nobody. `skip` accounts (ends with NULL, may be NULL) are left
+   alone. A stored deadline further off than max_ahead_ms, and a lease further than lease_ms, count as
+   expired. */
+enum store_status store_sessions_lease(struct store *store, int64_t now_ms, const char *owner,
+                                       int64_t lease_ms, int64_t max_ahead_ms, const char *const *skip,
+                                       size_t most, store_lease_fn *fn, void *context, size_t *taken);
+
+struct store_session_result {
+    const char *account, *session_uuid, *owner;
+    int64_t at_ms;
+    const char *state;          /* pending, rated, parked */
+    int64_t next_attempt_at_ms; /* 0: none */
+    bool usable; /* the reply had the documented shape: the fields below count, failures start anew */
+    const char *external_id, *rating, *rating_raw, *status, *type;
+    const char *error; /* NULL: none */
+    const char *reply; /* bounded by the caller; NULL: leave what is there */
+    bool counts;       /* an attempt was made (false: put back untouched, say because the login failed) */
+};
+/* In a round. A changed rating becomes a row of the history. If a callback came while the session was leased,
+   it stays due. STORE_LOST: the lease is no longer ours, nothing was written. */
+enum store_status store_session_done(struct store *store, const struct store_session_result *result);
+/* When the next session is due: *at_ms, 0 for none; also 0 < now when callbacks wait to be taken in. */
+enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64_t max_ahead_ms,
+                                      int64_t *at_ms);
+/* In a round: due at once, whatever the state. uuid NULL: all that are parked. *count of sessions. */
+enum store_status store_sessions_retry(struct store *store, const char *session_uuid, int64_t now_ms,
+                                       int64_t *count);
+
+/* An account's login. One worker at a time logs in: the others find the lease taken. */
+struct store_login {
+    char *token; /* NULL: none; wiped by store_login_release() */
+    int64_t obtained_at_ms, expires_at_ms;
+    int64_t blocked_until_ms; /* after wrong credentials */
+    int64_t failures;
+    char *error; /* NULL: the last login went well */
+};
+void store_login_release(struct store_login *login);
+/* STORE_OK also where nothing is stored yet (all zero). */
+enum store_status store_login_get(struct store *store, const char *account, struct store_login *login);
+/* In a round. STORE_BUSY: another owner is logging in; a lease further off than lease_ms counts as expired.
+ */
+enum store_status store_login_lease(struct store *store, const char *account, const char *owner,
+                                    int64_t now_ms, int64_t lease_ms);
+/* In a round: what came of it; gives the lease back. */
+enum store_status store_login_put(struct store *store, const char *account, const struct store_login *login);
+
+/* --- The roster ----------------------------------------------------------------------------------------- */
+
+struct candidate_attribute {
+    const char *column, *value;
+};
+/* One line of a roster: a candidate and an exam. */
+struct candidate {
+    const char *account;
+    const char *id;
+    const char *email, *name;
+    const char *password_hash; /* NULL: none */
+    const char *photo, *about;
+    const char *data;            /* JSON */
+    const char *exam;            /* NULL: any */
+    int64_t opens_ms, closes_ms; /* 0: no bound */
+    const struct candidate_attribute *attributes;
+    size_t attribute_count;
+};
+struct roster_key {
+    const char *column; /* id, email, name or an attribute */
+    const char *value;  /* trimmed */
+    bool nocase;
+};
+typedef bool candidate_fn(void *context, const struct candidate *candidate);
+
+/* Every line of the account whose columns all equal the keys' values (at most 64 are given), whatever the
+   exam. Both sides are compared without white space around. STORE_OK also for none. Sees a newly imported
+   roster by itself. */
+enum store_status store_candidates(struct store *store, const char *account, const struct roster_key *keys,
+                                   size_t key_count, candidate_fn *fn, void *context);
+/* The setting that the most of the account's hashes have (a dummy check for nobody must cost the same).
+ * STORE_ABSENT: no hash. */
+enum store_status store_roster_dummy(struct store *store, const char *account, char *setting, size_t size);
+
+/* A new roster is built aside and put in place at once by _commit; until then, and after _abandon, nobody
+   sees anything of it. One builder at a time (STORE_BUSY). account NULL: any. `replace`: what that account
+   (and exam) had is not taken over. */
+struct roster_build;
+enum store_status store_roster_begin(struct store *store, const char *account, bool replace, const char *exam,
+                                     struct roster_build **out);
+/* A line with the account, id and exam of one that is there takes its place. *replaced may be NULL. */
+enum store_status store_roster_put(struct roster_build *build, const struct candidate *candidate,
+                                   bool *replaced);
+/* Every line of that candidate. *removed counts. */
+enum store_status store_roster_remove(struct roster_build *build, const char *account, const char *id,
+                                      int64_t *removed);
+enum store_status store_roster_commit(struct roster_build *build);
+void store_roster_abandon(struct roster_build *build);
+
+struct roster_filter {
+    const char *account, *exam, *id; /* NULL: any */
+};
+enum store_status store_roster_list(struct store *store, const struct roster_filter *filter, candidate_fn *fn,
+                                    void *context);
+/* account NULL: all of them. */
+enum store_status store_roster_count(struct store *store, const char *account, int64_t *count);
+
+/* --- Care ----------------------------------------------------------------------------------------------- */
+
+/* Everything last received (sessions: last looked at) before the time, in short rounds beside a running
+ * intake. Sessions only if not pending. */
+struct store_purged {
+    int64_t events, callbacks, sessions;
+};
+enum store_status store_purge(struct store *store, int64_t before_ms, struct store_purged *purged);
+/* A whole, checked copy of every area into a folder that does not exist yet or is empty. */
+enum store_status store_backup(const char *url, const char *folder, struct buf *why);
+
+struct store_finding {
+    const char *area; /* "roster", ... */
+    bool ok;
+    const char *text;   /* what was found */
+    const char *advice; /* what to do; NULL when ok */
+};
+typedef void store_finding_fn(void *context, const struct store_finding *finding);
+/* Files there, modes, schema, journal mode, writable, WAL size; `full`: integrity_check too. */
+void store_check(const char *url, unsigned write_areas, unsigned read_areas, bool full, store_finding_fn *fn,
+                 void *context);
+
+#endif
