@@ -1,0 +1,46 @@
+/*
+ * The threads that check passwords: as many as there are cores, at lower priority, first come first served.
+ * How many checks run at once is bounded over all processes by locked slot files, so that a second program
+ * (or plain CGI, a process for each request) does not add to it.
+ */
+#ifndef EXAMHOOK_HASH_POOL_H
+#define EXAMHOOK_HASH_POOL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server.h"
+
+struct hash_pool;
+
+/* A check on its way. The pool owns it from hash_pool_add() on; it comes back by hash_pool_take(). */
+struct hash_task {
+    struct hash_job job;
+    int64_t deadline_ms; /* monotonic */
+    void *owner;         /* whose it is; NULL: nobody waits any more (see hash_pool_drop) */
+    struct hash_task *next;
+};
+
+struct hash_task *hash_task_new(void *owner, int64_t deadline_ms);
+void hash_task_free(struct hash_task *task); /* wipes the password */
+
+/* threads 0: one a core. `folder`: where the slot files are. done_fd: an eventfd that is written to when a
+ * task is done. NULL: `why`. */
+struct hash_pool *hash_pool_new(int threads, const char *folder, int64_t queue_max, int done_fd,
+                                struct buf *why);
+void hash_pool_free(struct hash_pool *pool); /* waits for the checks that run */
+
+/* False: it would not be done before its deadline, or the queue is full; *wait_s says when trying again makes
+ * sense. The task stays the caller's. */
+bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, int64_t *wait_s);
+/* One that is done, NULL when there is none now. The caller frees it. */
+struct hash_task *hash_pool_take(struct hash_pool *pool);
+/* Nobody waits for this task any more: it is forgotten, or freed when its check ends. */
+void hash_pool_drop(struct hash_pool *pool, struct hash_task *task);
+
+/* The same check in place, for plain CGI: waits for a slot until the deadline. */
+void hash_run_here(struct hash_job *job, int slots, const char *folder, int64_t deadline_ms);
+/* How many checks at once: threads as configured, or the cores. */
+int hash_slots(int64_t threads);
+
+#endif
