@@ -50,6 +50,7 @@ char *buf_room(struct buf *b, size_t len)
     size_t need = sum(sum(b->len, len), 1);
     if (need > b->cap)
         grow(b, need);
+    b->data[need - 1] = '\0';
     return b->data + b->len;
 }
 
@@ -93,7 +94,8 @@ const char *buf_str(const struct buf *b)
     /* Room may have been asked for and written to without being taken: the NUL belongs at `len`. */
     if (!b->data)
         return "";
-    b->data[b->len] = '\0';
+    if (b->data[b->len] != '\0')
+        b->data[b->len] = '\0';
     return b->data;
 }
 
