@@ -17,7 +17,7 @@ LIBS_FCGI := -lfcgi
 LIBS_CLI := $(shell $(PKG_CONFIG) --libs libcurl 2>/dev/null) -lcsv
 CFLAGS_LIBS := $(shell $(PKG_CONFIG) --cflags sqlite3 yajl libsodium libcrypt libcurl 2>/dev/null)
 
-ALL_CFLAGS = -std=c17 -D_GNU_SOURCE $(CFLAGS_LIBS) $(WARNINGS) $(WERROR) $(HARDEN) $(SANITIZE) $(CFLAGS) -MMD -MP
+ALL_CFLAGS = -std=c17 -D_GNU_SOURCE $(CFLAGS_LIBS) $(WARNINGS) $(WERROR) $(HARDEN) $(SANITIZE) $(if $(SANITIZE),-DEXAMHOOK_SANITIZED) $(CFLAGS) -MMD -MP
 ALL_LDFLAGS = $(HARDEN_LINK) $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
 
 COMMON_SRC := $(filter-out common/talview.c,$(wildcard common/*.c))

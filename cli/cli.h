@@ -12,7 +12,7 @@
 #include "../common/config.h"
 #include "../common/store.h"
 
-#define EXAMHOOK_VERSION "0.1.0"
+#include "../common/version.h"
 
 /* Exit codes, as the manual page has them. */
 enum cli_exit {

@@ -1,0 +1,6 @@
+#ifndef EXAMHOOK_VERSION_H
+#define EXAMHOOK_VERSION_H
+
+#define EXAMHOOK_VERSION "0.1.0"
+
+#endif

@@ -1,0 +1,183 @@
+#include "program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "../common/clock.h"
+#include "../common/json.h"
+#include "../common/log.h"
+
+static const char *param(char **params, const char *name)
+{
+    size_t len = strlen(name);
+    for (; params && *params; params++) {
+        if (strncmp(*params, name, len) == 0 && (*params)[len] == '=')
+            return *params + len + 1;
+    }
+    return NULL;
+}
+
+const char *request_header(const struct request *request, const char *name, bool *repeated)
+{
+    char **params = (char **)(uintptr_t)request->params;
+    const char *value = NULL;
+    size_t len = strlen(name);
+
+    *repeated = false;
+    for (; params && *params; params++) {
+        if (strncmp(*params, name, len) != 0 || (*params)[len] != '=')
+            continue;
+        if (value)
+            *repeated = true;
+        else
+            value = *params + len + 1;
+    }
+    /* Apache joins what came twice: "one, two". */
+    if (value && strchr(value, ','))
+        *repeated = true;
+    return value;
+}
+
+static void read_length(struct request *request, const char *text)
+{
+    char *end;
+
+    /* Absent or empty: the body was chunked, its length is not known before it has been read. */
+    if (!text || !*text)
+        return;
+    request->has_declared_length = true;
+    request->declared_length = -1;
+    if (strspn(text, "0123456789") != strlen(text) || strlen(text) > 18)
+        return;
+    request->declared_length = strtoll(text, &end, 10);
+}
+
+/* The request's path, as allocated text in `path`'s place: request->path owns it. */
+static char *read_path(char **params)
+{
+    const char *info = param(params, "PATH_INFO");
+    const char *uri = param(params, "REQUEST_URI");
+
+    if (info && *info)
+        return xstrdup(info);
+    return uri ? xstrndup(uri, strcspn(uri, "?#")) : xstrdup("");
+}
+
+void request_read_params(struct request *request, char **params, int64_t budget_ms)
+{
+    const char *method = param(params, "REQUEST_METHOD");
+    const char *address = param(params, "REMOTE_ADDR");
+    unsigned char random[8];
+
+    request->params = params;
+    request->method = method ? method : "";
+    request->remote_addr = address ? address : "";
+    request->path = read_path(params);
+    read_length(request, param(params, "CONTENT_LENGTH"));
+    request->received_at_ms = clock_now_ms();
+    request->deadline_ms = clock_monotonic_ms() + budget_ms;
+    randombytes_buf(random, sizeof random);
+    sodium_bin2hex(request->id, sizeof request->id, random, sizeof random);
+}
+
+void request_release(const struct program *program, struct request *request, struct reply *reply)
+{
+    if (program->route->release)
+        program->route->release(program->state, request);
+    free((char *)(uintptr_t)request->path);
+    buf_release(&request->body);
+    buf_release(&reply->body);
+    memset(request, 0, sizeof *request);
+    memset(reply, 0, sizeof *reply);
+}
+
+void reply_error(struct reply *reply, int status, const char *word, const char *member)
+{
+    reply->status = status;
+    reply->note = word;
+    buf_clear(&reply->body);
+    buf_addc(&reply->body, '{');
+    json_add_member(&reply->body, "error", word);
+    json_add_member_opt(&reply->body, "member", member);
+    buf_addc(&reply->body, '}');
+}
+
+void reply_not_stored(struct reply *reply, struct store *store, enum store_status status)
+{
+    reply_error(reply, 503, status == STORE_FULL ? "store_full" : "not_stored", NULL);
+    reply->header_name = "Retry-After";
+    reply->header_value = RETRY_AFTER_S;
+    log_error("not stored", LOG_S("store", store_status_word(status)), LOG_S("detail", store_message(store)));
+}
+
+static const char *status_text(int status)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } texts[] = {{200, "OK"},
+                 {400, "Bad Request"},
+                 {401, "Unauthorized"},
+                 {404, "Not Found"},
+                 {405, "Method Not Allowed"},
+                 {413, "Content Too Large"},
+                 {422, "Unprocessable Content"},
+                 {429, "Too Many Requests"},
+                 {503, "Service Unavailable"}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (texts[i].status == status)
+            return texts[i].text;
+    }
+    return "Unknown";
+}
+
+void reply_serialize(const struct reply *reply, struct buf *out)
+{
+    buf_addf(out, "Status: %d %s\r\n", reply->status, status_text(reply->status));
+    buf_addf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n",
+             reply->body.len);
+    if (reply->header_name)
+        buf_addf(out, "%s: %s\r\n", reply->header_name, reply->header_value);
+    buf_adds(out, "\r\n");
+    buf_add(out, reply->body.data, reply->body.len);
+}
+
+void request_log(const struct program *program, const struct request *request, const struct reply *reply)
+{
+    int64_t took_ms = clock_monotonic_ms() - (request->deadline_ms - program->config->budget_ms);
+    log_info("request", LOG_S("method", request->method), LOG_S("route", program->route->program),
+             LOG_I("status", reply->status), LOG_I("ms", took_ms), LOG_S("id", request->id),
+             LOG_S("note", reply->note));
+}
+
+enum route_next program_check(const struct program *program, struct request *request, struct reply *reply,
+                              bool too_large)
+{
+    if (too_large || (int64_t)request->body.len > program->config->body_limit_bytes) {
+        reply_error(reply, 413, "body_too_large", NULL);
+        return ROUTE_REPLY;
+    }
+    return program->route->check(program->state, request, reply);
+}
+
+enum route_next program_step(const struct program *program, struct request *request, struct reply *reply,
+                             struct hash_job *job, bool resume)
+{
+    enum route_next next = ROUTE_REPLY;
+    enum store_status status = store_step_begin(program->store);
+
+    if (status == STORE_OK) {
+        if (resume)
+            program->route->resume(program->state, request, reply, job);
+        else
+            next = program->route->store(program->state, request, reply, job);
+        status = store_step_end(program->store, next == ROUTE_HASH || reply->status < 500);
+    }
+    if (status != STORE_OK) {
+        reply_not_stored(reply, program->store, status);
+        return ROUTE_REPLY;
+    }
+    return next;
+}

@@ -1,0 +1,608 @@
+#include "program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/queue.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <fcgiapp.h>
+
+#include "../common/clock.h"
+#include "../common/log.h"
+#include "guard.h"
+#include "hash_pool.h"
+
+#define EVENTS_A_TURN 256
+/* Requests that share one commit at the most: a round stays far below the 50 ms that a write may last. */
+#define ROUND_MAX 128
+/* A connection that has answered and waits for its web server's next request. */
+#define IDLE_KEPT_MS 120000
+/* What is read and thrown away of a body that was too large, and for how long. */
+#define DRAIN_MS 2000
+/* From SIGTERM to the end: mod_fcgid kills a condemned process at its next scan, 3 s later. */
+#define STOP_MS 2500
+/* How often time limits are looked at; more often while passwords are being checked. */
+#define TICK_MS 500
+#define TICK_HASHING_MS 50
+
+enum connection_state {
+    CONNECTION_READING, /* the request does not lie in the socket whole */
+    CONNECTION_HASHING, /* its password is being checked */
+    CONNECTION_ROUND,   /* it is in the round that is about to be committed */
+    CONNECTION_DRAINING /* answered; what still comes is thrown away */
+};
+
+struct connection {
+    int fd;
+    enum connection_state state;
+    bool ready;     /* in the queue of those to look at: something may have come */
+    bool missed;    /* something came while its request was being answered */
+    bool partial;   /* bytes of a request are there */
+    bool kept;      /* it has answered a request already */
+    bool keep;      /* what the web server asked for */
+    bool finishing; /* the library holds a request of it */
+    bool resume;    /* in the round because its password check is done */
+    bool again;     /* after the round: on to the password check */
+    int64_t since_ms;
+    FCGX_Request fcgx;
+    struct request request;
+    struct reply reply;
+    struct hash_task *task;
+    TAILQ_ENTRY(connection) all, queue;
+};
+
+TAILQ_HEAD(connection_list, connection);
+
+struct loop {
+    const struct program *program;
+    int listener, epoll, signals, done_fd;
+    const char *unlink_path; /* our own socket, to be removed at the end */
+    bool stopping, listening;
+    int64_t stop_at_ms, tick_at_ms;
+    struct hash_pool *pool;
+    struct guard_limits limits;
+    unsigned char *peek;
+    struct connection_list connections; /* the oldest first */
+    struct connection_list ready;       /* first come, first served */
+    int64_t count, hashing;
+    bool left_over; /* a full round left requests behind: no waiting */
+    struct connection *round[ROUND_MAX];
+    size_t round_count;
+};
+
+/* --- Connections ---------------------------------------------------------------------------------------- */
+
+static void mark_ready(struct loop *loop, struct connection *c)
+{
+    if (c->ready)
+        return;
+    c->ready = true;
+    TAILQ_INSERT_TAIL(&loop->ready, c, queue);
+}
+
+static void unmark_ready(struct loop *loop, struct connection *c)
+{
+    if (c->ready)
+        TAILQ_REMOVE(&loop->ready, c, queue);
+    c->ready = false;
+}
+
+static void set_state(struct loop *loop, struct connection *c, enum connection_state state)
+{
+    loop->hashing += (state == CONNECTION_HASHING) - (c->state == CONNECTION_HASHING);
+    c->state = state;
+}
+
+static void connection_close(struct loop *loop, struct connection *c)
+{
+    if (c->task)
+        hash_pool_drop(loop->pool, c->task);
+    if (c->finishing) {
+        FCGX_Free(&c->fcgx, 0);
+        request_release(loop->program, &c->request, &c->reply);
+    }
+    if (c->fd >= 0)
+        close(c->fd);
+    unmark_ready(loop, c);
+    set_state(loop, c, CONNECTION_READING);
+    TAILQ_REMOVE(&loop->connections, c, all);
+    loop->count--;
+    free(c);
+}
+
+static void connection_open(struct loop *loop, int fd)
+{
+    struct connection *c = xcalloc(1, sizeof *c);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET, .data.ptr = c};
+
+    c->fd = fd;
+    c->since_ms = clock_monotonic_ms();
+    TAILQ_INSERT_TAIL(&loop->connections, c, all);
+    loop->count++;
+    mark_ready(loop, c);
+    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) != 0)
+        connection_close(loop, c);
+}
+
+/* A web server that keeps connections it does not use must not keep others out. */
+static bool close_an_idle_one(struct loop *loop)
+{
+    struct connection *c, *oldest = NULL;
+    TAILQ_FOREACH(c, &loop->connections, all)
+    {
+        if (c->state == CONNECTION_READING && c->kept && !c->partial && !c->ready &&
+            (!oldest || c->since_ms < oldest->since_ms))
+            oldest = c;
+    }
+    if (oldest)
+        connection_close(loop, oldest);
+    return oldest != NULL;
+}
+
+static void resume_listening(struct loop *loop)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &loop->listener};
+    if (!loop->listening)
+        loop->listening = epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->listener, &event) == 0;
+}
+
+static void pause_listening(struct loop *loop)
+{
+    if (loop->listening)
+        epoll_ctl(loop->epoll, EPOLL_CTL_DEL, loop->listener, NULL);
+    loop->listening = false;
+}
+
+static void accept_all(struct loop *loop)
+{
+    for (;;) {
+        if (loop->count >= loop->program->config->connections_max && !close_an_idle_one(loop)) {
+            pause_listening(loop);
+            return;
+        }
+        int fd = accept4(loop->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            connection_open(loop, fd);
+            continue;
+        }
+        if (errno == EINTR || errno == ECONNABORTED)
+            continue;
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            log_error("cannot accept a connection", LOG_S("error", strerror(errno)));
+            if (close_an_idle_one(loop))
+                continue;
+            /* The level-triggered listener would spin; the next tick brings it back. */
+            pause_listening(loop);
+        }
+        return;
+    }
+}
+
+static void to_round(struct loop *loop, struct connection *c, bool resume)
+{
+    set_state(loop, c, CONNECTION_ROUND);
+    c->resume = resume;
+    loop->round[loop->round_count++] = c;
+}
+
+/* --- One request through libfcgi ------------------------------------------------------------------------ */
+
+/*
+ * The library is given a connection on which a whole request lies, as if it had kept it open; it never closes
+ * it (detached, kept) and never waits. These three fields are not for applications, says its header; a test
+ * holds that it works.
+ */
+static bool fcgx_take(struct connection *c)
+{
+    FCGX_InitRequest(&c->fcgx, -1, 0);
+    c->fcgx.ipcFd = c->fd;
+    c->fcgx.keepConnection = 1;
+    FCGX_Detach(&c->fcgx);
+    if (FCGX_Accept_r(&c->fcgx) != 0) {
+        c->fd = -1; /* the library closed it */
+        return false;
+    }
+    c->fcgx.keepConnection = 1;
+    FCGX_Detach(&c->fcgx);
+    c->finishing = true;
+    return true;
+}
+
+static void fcgx_read_body(struct connection *c, size_t most)
+{
+    struct buf *body = &c->request.body;
+    int got;
+    while (body->len <= most && (got = FCGX_GetStr(buf_room(body, 8192), 8192, c->fcgx.in)) > 0)
+        body->len += (size_t)got;
+    c->request.body_complete =
+        FCGX_GetError(c->fcgx.in) == 0 &&
+        (!c->request.has_declared_length || (int64_t)body->len == c->request.declared_length);
+}
+
+static void connection_answer(struct loop *loop, struct connection *c, bool drain)
+{
+    struct buf out = BUF_INIT;
+
+    reply_serialize(&c->reply, &out);
+    FCGX_PutStr(out.data, (int)out.len, c->fcgx.out);
+    buf_release(&out);
+    request_log(loop->program, &c->request, &c->reply);
+    FCGX_Finish_r(&c->fcgx);
+    c->finishing = false;
+    if (c->fcgx.ipcFd < 0)
+        c->fd = -1; /* the other side has gone: the library closed it */
+    request_release(loop->program, &c->request, &c->reply);
+    c->since_ms = clock_monotonic_ms();
+    c->kept = true;
+    c->partial = false;
+    set_state(loop, c, CONNECTION_READING);
+    if (c->fd < 0) {
+        connection_close(loop, c);
+    } else if (drain) {
+        shutdown(c->fd, SHUT_WR);
+        set_state(loop, c, CONNECTION_DRAINING);
+        mark_ready(loop, c);
+    } else if (!c->keep || loop->stopping) {
+        connection_close(loop, c);
+    } else if (c->missed) {
+        c->missed = false;
+        mark_ready(loop, c);
+    }
+}
+
+/* A whole request (or the parameters of one that is too large): the steps before the round. */
+static void connection_request(struct loop *loop, struct connection *c, const struct guard_look *look)
+{
+    const struct program *program = loop->program;
+    bool too_large = look->verdict == GUARD_TOO_LARGE;
+
+    c->keep = look->keep_connection;
+    if (!fcgx_take(c)) {
+        log_warn("request refused by the FastCGI library", LOG_I("bytes", (long long)look->bytes));
+        connection_close(loop, c);
+        return;
+    }
+    request_read_params(&c->request, c->fcgx.envp, program->config->budget_ms);
+    /* The body is read in any case: what is left in the socket would be read as the next request. */
+    if (!too_large)
+        fcgx_read_body(c, loop->limits.body_bytes);
+    if (program->route->declared(program->state, &c->request, &c->reply) == ROUTE_REPLY ||
+        program_check(program, &c->request, &c->reply, too_large) == ROUTE_REPLY) {
+        connection_answer(loop, c, too_large);
+        return;
+    }
+    to_round(loop, c, false);
+}
+
+static void connection_drain(struct loop *loop, struct connection *c)
+{
+    ssize_t got;
+    do
+        got = recv(c->fd, loop->peek, loop->limits.total_bytes, MSG_DONTWAIT);
+    while (got > 0 || (got < 0 && errno == EINTR));
+    explicit_bzero(loop->peek, loop->limits.total_bytes);
+    if (got == 0 || errno != EAGAIN)
+        connection_close(loop, c);
+}
+
+/* Looks at what lies in the socket without taking it. */
+static void connection_look(struct loop *loop, struct connection *c)
+{
+    ssize_t got;
+
+    do
+        got = recv(c->fd, loop->peek, loop->limits.total_bytes, MSG_PEEK | MSG_DONTWAIT);
+    while (got < 0 && errno == EINTR);
+    if (got == 0 || (got < 0 && errno != EAGAIN)) {
+        connection_close(loop, c);
+        return;
+    }
+    if (got < 0)
+        return;
+    struct guard_look look = guard_look(loop->peek, (size_t)got, &loop->limits);
+    explicit_bzero(loop->peek, (size_t)got);
+    if (look.verdict == GUARD_MORE) {
+        if (!c->partial)
+            c->since_ms = clock_monotonic_ms();
+        c->partial = true;
+    } else if (look.verdict == GUARD_REFUSE) {
+        log_warn("FastCGI request refused", LOG_S("reason", look.reason), LOG_I("bytes", (long long)got));
+        connection_close(loop, c);
+    } else {
+        connection_request(loop, c, &look);
+    }
+}
+
+/* --- The round ------------------------------------------------------------------------------------------ */
+
+static void to_password_check(struct loop *loop, struct connection *c)
+{
+    if (hash_pool_add(loop->pool, c->task, &c->task->job.wait_s))
+        set_state(loop, c, CONNECTION_HASHING);
+    else /* Refused early for load: into the next round, with nothing checked. */
+        to_round(loop, c, true);
+}
+
+/* Runs one step of every request in the round, commits, then answers: nothing is acknowledged before it is
+ * durable. */
+static void round_run(struct loop *loop)
+{
+    const struct program *program = loop->program;
+    struct connection *members[ROUND_MAX];
+    size_t count = loop->round_count;
+    enum store_status status;
+
+    memcpy(members, loop->round, count * sizeof *members);
+    loop->round_count = 0;
+    status = store_round_begin(program->store, program->route->area);
+    for (size_t i = 0; i < count && status == STORE_OK; i++) {
+        struct connection *c = members[i];
+        struct hash_job *job;
+        if (!c->task && program->route->resume)
+            c->task = hash_task_new(c, c->request.deadline_ms);
+        job = c->task ? &c->task->job : NULL;
+        c->again = program_step(program, &c->request, &c->reply, job, c->resume) == ROUTE_HASH;
+    }
+    if (status == STORE_OK)
+        status = store_round_commit(program->store);
+    for (size_t i = 0; i < count; i++) {
+        struct connection *c = members[i];
+        if (status != STORE_OK)
+            reply_not_stored(&c->reply, program->store, status);
+        if (status == STORE_OK && c->again) {
+            to_password_check(loop, c);
+            continue;
+        }
+        hash_task_free(c->task);
+        c->task = NULL;
+        c->again = false;
+        connection_answer(loop, c, false);
+    }
+}
+
+static bool round_is_full(const struct loop *loop)
+{
+    return loop->round_count >= ROUND_MAX;
+}
+
+/* Password checks that are done, or whose time is over. */
+static void collect_hashed(struct loop *loop)
+{
+    struct hash_task *task;
+    uint64_t count;
+
+    if (read(loop->done_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        log_error("cannot read the event counter", LOG_S("error", strerror(errno)));
+    while (!round_is_full(loop) && (task = hash_pool_take(loop->pool)))
+        to_round(loop, task->owner, true);
+    if (round_is_full(loop))
+        loop->left_over = true;
+}
+
+static void collect_late(struct loop *loop, int64_t now_ms)
+{
+    struct connection *c;
+    bool ending = loop->stopping && now_ms >= loop->stop_at_ms - TICK_MS;
+
+    TAILQ_FOREACH(c, &loop->connections, all)
+    {
+        if (round_is_full(loop))
+            return;
+        if (c->state != CONNECTION_HASHING || (now_ms < c->request.deadline_ms && !ending))
+            continue;
+        hash_pool_drop(loop->pool, c->task);
+        c->task = hash_task_new(c, c->request.deadline_ms);
+        to_round(loop, c, true);
+    }
+}
+
+static void collect_ready(struct loop *loop)
+{
+    struct connection *c;
+    while ((c = TAILQ_FIRST(&loop->ready)) && !round_is_full(loop)) {
+        unmark_ready(loop, c);
+        if (c->state == CONNECTION_DRAINING)
+            connection_drain(loop, c);
+        else if (c->state == CONNECTION_READING)
+            connection_look(loop, c);
+        else
+            c->missed = true;
+    }
+    if (c)
+        loop->left_over = true;
+}
+
+/* --- The loop ------------------------------------------------------------------------------------------- */
+
+/* How long a connection may stay as it is. */
+static int64_t patience_ms(const struct loop *loop, const struct connection *c)
+{
+    if (c->state == CONNECTION_DRAINING)
+        return DRAIN_MS;
+    if (c->kept && !c->partial)
+        return IDLE_KEPT_MS;
+    return loop->program->config->request_wait_ms;
+}
+
+static void close_the_late(struct loop *loop, int64_t now_ms)
+{
+    struct connection *c, *next;
+    for (c = TAILQ_FIRST(&loop->connections); c; c = next) {
+        next = TAILQ_NEXT(c, all);
+        if (c->state != CONNECTION_READING && c->state != CONNECTION_DRAINING)
+            continue;
+        if (now_ms - c->since_ms < patience_ms(loop, c))
+            continue;
+        if (c->partial)
+            log_warn("a request did not come whole in time", LOG_I("ms", (long long)(now_ms - c->since_ms)));
+        connection_close(loop, c);
+    }
+}
+
+static void stop_begin(struct loop *loop)
+{
+    loop->stopping = true;
+    loop->stop_at_ms = clock_monotonic_ms() + STOP_MS;
+    /* Our own socket: who stands in its queue is served still. An inherited one goes on without us. */
+    if (loop->unlink_path) {
+        unlink(loop->unlink_path);
+        accept_all(loop);
+    }
+    pause_listening(loop);
+    close(loop->listener);
+    loop->listener = -1;
+    struct connection *c;
+    TAILQ_FOREACH(c, &loop->connections, all)
+    mark_ready(loop, c);
+    log_info("stopping", LOG_I("connections", (long long)loop->count));
+}
+
+/* While stopping: connections on which nothing lies are closed. */
+static void stop_idle(struct loop *loop)
+{
+    struct connection *c, *next;
+    for (c = TAILQ_FIRST(&loop->connections); c; c = next) {
+        next = TAILQ_NEXT(c, all);
+        if (c->state == CONNECTION_READING && c->kept && !c->partial && !c->ready)
+            connection_close(loop, c);
+    }
+}
+
+static void take_events(struct loop *loop, const struct epoll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        void *who = events[i].data.ptr;
+        if (who == &loop->signals) {
+            struct signalfd_siginfo info;
+            if (read(loop->signals, &info, sizeof info) == sizeof info && !loop->stopping)
+                stop_begin(loop);
+        } else if (who != &loop->done_fd && who != &loop->listener) {
+            mark_ready(loop, who);
+        }
+    }
+    /* Last, so that a connection closed to make room is none that this turn's events still name. */
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.ptr == &loop->listener && !loop->stopping)
+            accept_all(loop);
+    }
+}
+
+static void tick(struct loop *loop, int64_t now_ms)
+{
+    if (now_ms < loop->tick_at_ms)
+        return;
+    loop->tick_at_ms = now_ms + (loop->hashing > 0 ? TICK_HASHING_MS : TICK_MS);
+    close_the_late(loop, now_ms);
+    if (loop->hashing > 0)
+        collect_late(loop, now_ms);
+    if (!loop->stopping && loop->count < loop->program->config->connections_max)
+        resume_listening(loop);
+}
+
+static void turn(struct loop *loop)
+{
+    struct epoll_event events[EVENTS_A_TURN];
+    int wait_ms = loop->left_over || loop->round_count > 0 ? 0
+                  : loop->hashing > 0                      ? TICK_HASHING_MS
+                                                           : TICK_MS;
+    int count = epoll_wait(loop->epoll, events, EVENTS_A_TURN, wait_ms);
+
+    loop->left_over = false;
+    if (count > 0)
+        take_events(loop, events, count);
+    if (loop->hashing > 0)
+        collect_hashed(loop);
+    tick(loop, clock_monotonic_ms());
+    collect_ready(loop);
+    if (loop->round_count > 0)
+        round_run(loop);
+    if (loop->stopping)
+        stop_idle(loop);
+}
+
+static bool watch(struct loop *loop, int fd, void *who)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = who};
+    return epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+static bool loop_open(struct loop *loop, struct buf *why)
+{
+    const struct config *config = loop->program->config;
+    sigset_t stop;
+
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    sigprocmask(SIG_BLOCK, &stop, NULL);
+    loop->limits = (struct guard_limits){.params_bytes = PARAMS_BYTES_MAX,
+                                         .body_bytes = (size_t)config->body_limit_bytes,
+                                         .total_bytes = PARAMS_BYTES_MAX + (size_t)config->body_limit_bytes +
+                                                        FRAMING_BYTES_MAX};
+    loop->peek = xcalloc(1, loop->limits.total_bytes);
+    loop->epoll = epoll_create1(EPOLL_CLOEXEC);
+    loop->signals = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
+    loop->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (loop->epoll < 0 || loop->signals < 0 || loop->done_fd < 0 ||
+        !watch(loop, loop->signals, &loop->signals) || !watch(loop, loop->done_fd, &loop->done_fd) ||
+        !watch(loop, loop->listener, &loop->listener)) {
+        buf_addf(why, "cannot set up the event loop: %s", strerror(errno));
+        return false;
+    }
+    loop->listening = true;
+    if (loop->program->route->resume) {
+        loop->pool = hash_pool_new((int)config->hash_threads, loop->program->slots_folder, config->queue_max,
+                                   loop->done_fd, why);
+        return loop->pool != NULL;
+    }
+    return true;
+}
+
+static void loop_close(struct loop *loop)
+{
+    struct connection *c;
+    while ((c = TAILQ_FIRST(&loop->connections)))
+        connection_close(loop, c);
+    hash_pool_free(loop->pool);
+    for (size_t i = 0; i < 4; i++) {
+        int fd = (int[]){loop->listener, loop->epoll, loop->signals, loop->done_fd}[i];
+        if (fd >= 0)
+            close(fd);
+    }
+    free(loop->peek);
+}
+
+bool loop_serve(const struct program *program, int listener, const char *socket_path, struct buf *why)
+{
+    struct loop loop = {.program = program,
+                        .listener = listener,
+                        .epoll = -1,
+                        .signals = -1,
+                        .done_fd = -1,
+                        .unlink_path = socket_path};
+    bool opened;
+
+    TAILQ_INIT(&loop.connections);
+    TAILQ_INIT(&loop.ready);
+    if (FCGX_Init() != 0) {
+        buf_adds(why, "the FastCGI library could not be initialised");
+        return false;
+    }
+    fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
+    opened = loop_open(&loop, why);
+    if (opened) {
+        log_info("serving", LOG_S("socket", socket_path ? socket_path : "inherited"));
+        while (!loop.stopping || (loop.count > 0 && clock_monotonic_ms() < loop.stop_at_ms))
+            turn(&loop);
+        log_info("stopped", LOG_I("cut", (long long)loop.count));
+    }
+    loop_close(&loop);
+    return opened;
+}
