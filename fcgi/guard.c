@@ -169,16 +169,16 @@ struct guard_look guard_look(const unsigned char *bytes, size_t len, const struc
         if (whole > len - at)
             break;
         at += whole;
-    }
-    if (w.expect == DONE && at <= len) {
-        if (at == len) {
-            look.verdict = GUARD_WHOLE;
-            look.bytes = at;
-        } else if (len - at > 0 && at > 0) {
+        if (w.expect == DONE && at < len) {
             look.verdict = GUARD_REFUSE;
             look.reason = "trailing_bytes";
+            return look;
         }
-        return look;
+        if (w.expect == DONE) {
+            look.verdict = GUARD_WHOLE;
+            look.bytes = at;
+            return look;
+        }
     }
     if (len >= limits->total_bytes) {
         look.verdict = GUARD_REFUSE;
