@@ -1,0 +1,203 @@
+/* The threads that check passwords: right answers, bounded over processes, refused early, dropped safely. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../../common/clock.h"
+#include "../../fcgi/hash_pool.h"
+
+#define WAIT_MS 20000
+
+struct scene {
+    char folder[64];
+    int done_fd;
+    char hash[PASSWORD_HASH_BYTES];
+};
+
+static int setup(void **state)
+{
+    struct scene *s = xcalloc(1, sizeof *s);
+    strcpy(s->folder, "/tmp/examhook-pool-XXXXXX");
+    assert_non_null(mkdtemp(s->folder));
+    s->done_fd = eventfd(0, EFD_NONBLOCK);
+    assert_true(password_make("sha512crypt", "right", s->hash));
+    *state = s;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct scene *s = *state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", s->folder);
+    assert_int_equal(system(command), 0);
+    close(s->done_fd);
+    free(s);
+    return 0;
+}
+
+static struct hash_task *task_for(const struct scene *s, const char *password, int64_t budget_ms)
+{
+    struct hash_task *task = hash_task_new((void *)(uintptr_t)s, clock_monotonic_ms() + budget_ms);
+    memcpy(task->job.setting, s->hash, sizeof s->hash);
+    buf_adds(&task->job.password, password);
+    return task;
+}
+
+static struct hash_task *wait_for_one(const struct scene *s, struct hash_pool *pool)
+{
+    for (int64_t end = clock_monotonic_ms() + WAIT_MS; clock_monotonic_ms() < end;) {
+        struct hash_task *task = hash_pool_take(pool);
+        uint64_t count;
+        if (task)
+            return task;
+        struct pollfd p = {.fd = s->done_fd, .events = POLLIN};
+        poll(&p, 1, 100);
+        assert_true(read(s->done_fd, &count, sizeof count) == sizeof count || !p.revents);
+    }
+    fail_msg("no check ended");
+    return NULL;
+}
+
+static struct hash_pool *pool_for(const struct scene *s, int threads, int64_t queue_max)
+{
+    struct buf why = BUF_INIT;
+    struct hash_pool *pool = hash_pool_new(threads, s->folder, queue_max, s->done_fd, &why);
+    assert_non_null(pool);
+    return pool;
+}
+
+static void test_right_and_wrong(void **state)
+{
+    struct scene *s = *state;
+    struct hash_pool *pool = pool_for(s, 2, 100);
+    int64_t wait_s;
+    for (int i = 0; i < 20; i++)
+        assert_true(hash_pool_add(pool, task_for(s, i % 2 ? "right" : "wrong", WAIT_MS), &wait_s));
+    int right = 0;
+    for (int i = 0; i < 20; i++) {
+        struct hash_task *task = wait_for_one(s, pool);
+        assert_true(task->job.done);
+        right += task->job.match;
+        hash_task_free(task);
+    }
+    assert_int_equal(right, 10);
+    hash_pool_free(pool);
+}
+
+/* A slot that another process holds: nothing runs, and at its deadline a task comes back not done. */
+static void test_bounded_over_processes(void **state)
+{
+    struct scene *s = *state;
+    char path[128];
+    int64_t wait_s;
+    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
+    int slot = open(path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(flock(slot, LOCK_EX), 0);
+
+    struct hash_pool *pool = pool_for(s, 1, 100);
+    assert_true(hash_pool_add(pool, task_for(s, "right", 200), &wait_s));
+    struct hash_task *task = wait_for_one(s, pool);
+    assert_false(task->job.done);
+    assert_false(task->job.match);
+    hash_task_free(task);
+
+    assert_true(hash_pool_add(pool, task_for(s, "right", WAIT_MS), &wait_s));
+    assert_null(hash_pool_take(pool));
+    close(slot);
+    task = wait_for_one(s, pool);
+    assert_true(task->job.match);
+    hash_task_free(task);
+    hash_pool_free(pool);
+}
+
+static void test_refused_early(void **state)
+{
+    struct scene *s = *state;
+    char path[128];
+    int64_t wait_s = 0;
+    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
+    int slot = open(path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(flock(slot, LOCK_EX), 0);
+    struct hash_pool *pool = pool_for(s, 1, 3);
+
+    int taken = 0;
+    struct hash_task *refused = NULL;
+    for (int i = 0; i < 10 && !refused; i++) {
+        struct hash_task *task = task_for(s, "right", WAIT_MS);
+        if (hash_pool_add(pool, task, &wait_s))
+            taken++;
+        else
+            refused = task;
+    }
+    assert_non_null(refused); /* the queue is bounded */
+    assert_in_range(taken, 3, 4);
+    assert_in_range(wait_s, 1, 60);
+    hash_task_free(refused);
+
+    struct hash_task *hopeless = task_for(s, "right", 0); /* its time is over before its turn */
+    assert_false(hash_pool_add(pool, hopeless, &wait_s));
+    hash_task_free(hopeless);
+    close(slot);
+    hash_pool_free(pool);
+}
+
+/* Dropped while queued, while it runs and when done: nobody sees it again and nothing is freed twice (ASan).
+ */
+static void test_drop(void **state)
+{
+    struct scene *s = *state;
+    struct hash_pool *pool = pool_for(s, 1, 100);
+    struct hash_task *tasks[8];
+    int64_t wait_s;
+    for (int i = 0; i < 8; i++) {
+        tasks[i] = task_for(s, "right", WAIT_MS);
+        assert_true(hash_pool_add(pool, tasks[i], &wait_s));
+    }
+    for (int i = 0; i < 7; i++)
+        hash_pool_drop(pool, tasks[i]);
+    struct hash_task *last = wait_for_one(s, pool);
+    assert_ptr_equal(last, tasks[7]);
+    assert_true(last->job.match);
+    hash_task_free(last);
+    assert_null(hash_pool_take(pool));
+    hash_pool_free(pool);
+}
+
+static void test_in_place(void **state)
+{
+    struct scene *s = *state;
+    struct hash_task *task = task_for(s, "right", WAIT_MS);
+    hash_run_here(&task->job, 2, s->folder, task->deadline_ms);
+    assert_true(task->job.done);
+    assert_true(task->job.match);
+    hash_task_free(task);
+    /* A folder that is not there must not keep a candidate out. */
+    task = task_for(s, "right", WAIT_MS);
+    hash_run_here(&task->job, 2, "/nonexistent", task->deadline_ms);
+    assert_true(task->job.match);
+    hash_task_free(task);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_right_and_wrong, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bounded_over_processes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused_early, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_drop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_in_place, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
