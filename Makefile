@@ -32,8 +32,56 @@ CLI_OBJ := $(call obj,$(CLI_SRC))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 PROGRAMS := $(BUILD)/examjoint.fcgi $(BUILD)/proview.fcgi $(BUILD)/examhook
 
-.PHONY: all help unit clean
+# What `make run` takes: its port, the folder it keeps things in, and a configuration of one's own.
+PORT ?= 8443
+DIR ?= $(BUILD)/run
+CONF ?=
+TESTS ?=
+
+.PHONY: all help deps run check check-built check-asan check-valgrind lint unit units install clean
 all: $(PROGRAMS)
+
+help:
+	@echo 'make                 the three programs, in $(BUILD)/'
+	@echo 'make deps            install by apt what is missing (as root, or asks before sudo)'
+	@echo 'make run             try it: https://127.0.0.1:$(PORT)   [PORT=8443] [DIR=build/run] [CONF=FILE]'
+	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_intake.py -k verify"]'
+	@echo 'make unit            the unit tests alone'
+	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
+	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
+	@echo 'make lint            clang-tidy, cppcheck, clang-format, shellcheck, the house rules'
+	@echo 'make install         [DESTDIR=] [PREFIX=$(PREFIX)]'
+	@echo 'make clean'
+
+deps:
+	@deploy/deps all
+
+run:
+	@deploy/deps run
+	@$(MAKE) --no-print-directory all
+	@PORT='$(PORT)' DIR='$(DIR)' CONF='$(CONF)' BUILD='$(BUILD)' exec deploy/run
+
+check:
+	@deploy/deps check
+	@$(MAKE) --no-print-directory check-built
+
+check-built: all units
+	@$(PYTHON) tests/run --build $(BUILD) $(TESTS)
+
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+check-asan:
+	@deploy/deps check
+	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE='$(SANITIZERS)' check-built
+
+VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --child-silent-after-fork=yes
+check-valgrind:
+	@deploy/deps all
+	@$(MAKE) --no-print-directory BUILD=build/valgrind CFLAGS='-O1 -g' all units
+	@$(PYTHON) tests/run --build build/valgrind --wrap '$(VALGRIND)' tests/e2e/test_intake.py $(TESTS)
+
+lint:
+	@deploy/deps lint
+	@CFLAGS='$(ALL_CFLAGS)' tests/lint
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -54,8 +102,21 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(LIBS_FCGI) $(LIBS_CLI) $(LIBS_COMMON)
 
-unit: $(UNIT_BIN)
-	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+units: $(UNIT_BIN)
+unit: units
+	@$(PYTHON) tests/run --build $(BUILD) --unit
+
+INSTALL ?= install
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: all
+	$(INSTALL) -D -t $(DESTDIR)$(PREFIX)/lib/examhook $(BUILD)/examjoint.fcgi $(BUILD)/proview.fcgi
+	$(INSTALL) -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/examhook
+	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/languages deploy/languages/*.txt
+	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/nginx nginx/*.conf
+	for page in deploy/*.[1-8]; do test ! -e $$page || $(INSTALL) -D -m 644 -t $(SHARE)/man/man$${page##*.} $$page; done
+	for unit in deploy/*.service deploy/*.socket deploy/*.timer; do \
+		test ! -e $$unit || $(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $$unit; done
+	for file in deploy/*.conf; do test ! -e $$file || $(INSTALL) -D -m 644 -t $(SHARE)/doc/examhook $$file; done
 
 clean:
 	rm -rf $(BUILD)
