@@ -1,9 +1,15 @@
 /*
  * What the files of the SQLite store share with each other; nobody else includes this.
  *
- *   store_sqlite.c          opening, rounds, migration, check, backup, purge, events, verifications,
- * callbacks store_sqlite_ratings.c  sessions, ratings, leases, logins store_sqlite_roster.c   the roster:
- * read, build aside, put in place
+ *   store_sqlite.c            files, connections, locks, rounds, opening
+ *   store_sqlite_migrate.c    the schemas of ExamJoint's and Proview's areas, and what makes them
+ *   store_sqlite_events.c     ExamJoint's events and verifications
+ *   store_sqlite_attempts.c   guessing is counted
+ *   store_sqlite_callbacks.c  Proview's callbacks
+ *   store_sqlite_list.c       events and callbacks read page by page
+ *   store_sqlite_care.c       purge, backup, check
+ *   store_sqlite_ratings.c    sessions, ratings, leases, logins
+ *   store_sqlite_roster.c     the roster: read, build aside, put in place
  */
 #ifndef EXAMHOOK_STORE_SQLITE_H
 #define EXAMHOOK_STORE_SQLITE_H
@@ -18,35 +24,83 @@
    one (STORE_OLD). */
 #define STORE_SCHEMA 1
 
-/* Prepared statements are made when first used and kept; each file numbers its own within its area. */
+/* Prepared statements are made when first used and kept; each file numbers its own within its area, from 0.
+   Those from STORE_STATEMENTS_ROUND on belong to the rounds of every area. */
 #define STORE_STATEMENTS 64
+#define STORE_STATEMENTS_ROUND 56
+
+#define STORE_FILE_MODE 0640
+#define STORE_LOCK_MODE 0600 /* nobody but the writer has a reason to hold it */
+#define STORE_FOLDER_MODE 0750
 
 /* One SQLite file. */
 struct store_file {
     enum store_area area;
-    char *folder, *path, *lock_path;
-    sqlite3 *db; /* NULL: not open */
+    char *folder, *path, *lock_path; /* NULL: this area was not asked for */
+    sqlite3 *db;                     /* NULL: not open */
     bool writable;
-    int lock_fd; /* -1: not open; flocked while a round runs */
+    bool suspect;   /* an I/O error was seen: the connection is made anew before it is used again */
+    bool wal;       /* else a rollback journal */
+    int lock_fd;    /* -1: not open; flocked while a round runs */
+    int wal_frames; /* in the log after the last commit of ours */
+    int wal_tried;  /* the frames there were when a checkpoint was last tried in vain */
+    int page_bytes;
     sqlite3_stmt *statements[STORE_STATEMENTS];
-    struct stat seen; /* roster: the file that is open, to notice another put in its place */
+    struct stat seen; /* the file that is open, to notice another put in its place */
 };
 
 struct store {
     struct store_file roster, examjoint, proview, ratings;
     int64_t lock_wait_ms;
-    struct store_file *round; /* whose round runs, NULL: none */
+    struct store_file *round;       /* whose round runs, NULL: none */
+    enum store_status round_failed; /* SQLite gave the round up: nothing more is written in it */
     struct buf message;
 };
 
+/* --- Files and connections -------------------------------------------------------------------------------
+ */
+
 /* Paths below the folder of the url: roster/roster.db, examjoint/events.db, proview/callbacks.db,
-   ratings/ratings.db, each with NAME.lock beside it. False: not a "sqlite:" url. */
+   ratings/ratings.db, each with NAME.lock beside it. Nothing is opened. False: not a "sqlite:" url. */
 bool store_file_name(const char *url, enum store_area area, struct store_file *file);
+/* Closes everything and frees the names. Takes one that was only zeroed and given lock_fd = -1. */
 void store_file_release(struct store_file *file);
 struct store_file *store_file_of(struct store *store, enum store_area area);
+/* "events.db" */
+const char *store_file_label(enum store_area area);
 
+/* Opens file->path with every setting this store wants, and looks at its schema version. Never creates. */
+enum store_status store_file_connect(struct store *store, struct store_file *file, bool writable);
+/* Finalizes the statements and closes the connection; the lock stays as it is. */
+void store_file_disconnect(struct store_file *file);
+/* Before a read outside a round: connects where need be (first use, after an I/O error, another file put in
+   its place). */
+enum store_status store_file_ready(struct store *store, struct store_file *file);
+/* The flock beside the file; waits for store->lock_wait_ms at most. */
+enum store_status store_file_lock(struct store *store, struct store_file *file);
+void store_file_unlock(struct store_file *file);
+/* Creates an empty file with this mode whatever the umask is, given to the owner of its folder where we are
+   root. False: errno says why. */
+bool store_file_create(const char *path, mode_t mode);
+/* fsync of a folder, so that a name made or replaced in it lasts. */
+enum store_status store_sync_folder(const char *folder);
+/* NFS and its like, where a write-ahead log does not work. */
+bool store_network_folder(const char *folder);
+
+/* --- What went wrong ---------------------------------------------------------------------------------------
+ */
+
+/* Keeps a message of ours and returns `status`. */
+enum store_status store_say(struct store *store, enum store_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The same for a system call that failed: "doing: strerror", errno mapped to a status. */
+enum store_status store_say_errno(struct store *store, const char *doing);
 /* Maps SQLite's last result on this file to a status and keeps the message ("doing: what SQLite said"). */
 enum store_status store_fail(struct store *store, struct store_file *file, const char *doing);
+
+/* --- Statements --------------------------------------------------------------------------------------------
+ */
+
 /* The statement of that slot, prepared with this SQL when first used; reset and with no bindings. NULL:
  * store_fail() was called, *status is set. */
 sqlite3_stmt *store_statement(struct store *store, struct store_file *file, int slot, const char *sql,
@@ -58,15 +112,25 @@ enum store_status store_run(struct store *store, struct store_file *file, sqlite
 void store_bind_text(sqlite3_stmt *statement, int index, const char *text);
 /* The column's text, NULL for NULL. Dies with the next step. */
 const char *store_column_text(sqlite3_stmt *statement, int column);
-/* Writes all of a text to a file that is put in place by rename, both synced. */
-enum store_status store_sync_folder(const char *folder);
 
-/* The schema of an area's file: SQL for a new one, run by store_migrate() in one transaction. */
+/* --- The areas
+ * ---------------------------------------------------------------------------------------------- */
+
+/*
+ * The schema of an area's file: SQL for a new one, run by store_migrate() in one transaction.
+ *
+ * What the worker reads of Proview's area:
+ *   callbacks(id, seq, received_at, account, session_uuid, message, external_id, sender, flags, open,
+ *             deliveries, last_received_at, body)
+ * `seq` grows with every callback and is renewed by each repeat; there is an index on it.
+ */
+extern const char store_schema_examjoint[];
+extern const char store_schema_proview[];
 extern const char store_schema_ratings[];
 extern const char store_schema_roster[];
 
-/* The other files' part of store_purge(): one short round at a time, deletes at most `most` sessions;
- * *removed 0 ends it. */
+/* The other files' part of store_purge(), called within a round of the ratings area: deletes at most `most`
+ * sessions; *removed 0 ends it. */
 enum store_status store_purge_sessions(struct store *store, int64_t before_ms, size_t most, int64_t *removed);
 /* The roster is opened read-only when first used, and again when another file was put in its place. */
 enum store_status store_roster_reopen(struct store *store);
