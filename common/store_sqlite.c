@@ -1,0 +1,760 @@
+#include "store_sqlite.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+/* Above this, whoever commits moves the log into the file. */
+#define WAL_BYTES_MAX (4 * 1024 * 1024)
+/* While readers are in the way, another try is made only after this much more. */
+#define WAL_RETRY_BYTES (1024 * 1024)
+
+enum {
+    STATEMENT_BEGIN = STORE_STATEMENTS_ROUND,
+    STATEMENT_COMMIT,
+    STATEMENT_STEP,
+    STATEMENT_STEP_KEEP,
+    STATEMENT_STEP_UNDO
+};
+
+const char *store_status_word(enum store_status status)
+{
+    static const char *const words[] = {"ok",      "absent", "busy", "full",  "denied", "corrupt",
+                                        "missing", "old",    "new",  "limit", "lost",   "error"};
+    return (size_t)status < sizeof words / sizeof words[0] ? words[status] : "error";
+}
+
+/* --- What went wrong --------------------------------------------------------------------------------------
+ */
+
+enum store_status store_say(struct store *store, enum store_status status, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    buf_clear(&store->message);
+    buf_adds(&store->message, text);
+    return status;
+}
+
+static enum store_status status_of_errno(int error)
+{
+    switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+        return STORE_FULL;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case ELOOP:
+        return STORE_DENIED;
+    case ENOENT:
+    case ENOTDIR:
+        return STORE_MISSING;
+    default:
+        return STORE_ERROR;
+    }
+}
+
+enum store_status store_say_errno(struct store *store, const char *doing)
+{
+    int error = errno;
+    char text[128];
+    return store_say(store, status_of_errno(error), "%s: %s", doing, strerror_r(error, text, sizeof text));
+}
+
+static enum store_status status_of_sqlite(sqlite3 *db, int code)
+{
+    switch (code & 0xff) {
+    case SQLITE_OK:
+    case SQLITE_ROW:
+    case SQLITE_DONE:
+        return STORE_ERROR; /* something failed, yet SQLite holds nothing against it */
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return STORE_BUSY;
+    case SQLITE_FULL:
+        return STORE_FULL;
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+        return STORE_DENIED;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return STORE_CORRUPT;
+    case SQLITE_CANTOPEN:
+        return code == SQLITE_CANTOPEN_SYMLINK ? STORE_DENIED : status_of_errno(sqlite3_system_errno(db));
+    case SQLITE_IOERR: {
+        /* A quota and a limit on the size of files come as I/O errors. */
+        enum store_status status = status_of_errno(sqlite3_system_errno(db));
+        return status == STORE_FULL || status == STORE_DENIED ? status : STORE_ERROR;
+    }
+    default:
+        return STORE_ERROR;
+    }
+}
+
+/* After these the connection may hold a wrong idea of the file. */
+static bool needs_new_connection(int code)
+{
+    switch (code & 0xff) {
+    case SQLITE_IOERR:
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+    case SQLITE_PROTOCOL:
+        return true;
+    default:
+        return false;
+    }
+}
+
+enum store_status store_fail(struct store *store, struct store_file *file, const char *doing)
+{
+    if (!file->db)
+        return store_say(store, STORE_ERROR, "%s: %s is not open", doing, store_file_label(file->area));
+    int code = sqlite3_extended_errcode(file->db);
+    enum store_status status = status_of_sqlite(file->db, code);
+    store_say(store, status, "%s in %s: %s", doing, store_file_label(file->area), sqlite3_errmsg(file->db));
+    if (needs_new_connection(code))
+        file->suspect = true;
+    if (store->round == file && sqlite3_get_autocommit(file->db) && store->round_failed == STORE_OK)
+        store->round_failed = status;
+    return status;
+}
+
+/* --- Files -------------------------------------------------------------------------------------------------
+ */
+
+static const struct {
+    enum store_area area;
+    const char *folder, *name;
+} places[] = {
+    {STORE_ROSTER, "roster", "roster"},
+    {STORE_EXAMJOINT, "examjoint", "events"},
+    {STORE_PROVIEW, "proview", "callbacks"},
+    {STORE_RATINGS, "ratings", "ratings"},
+};
+
+const char *store_file_label(enum store_area area)
+{
+    switch (area) {
+    case STORE_ROSTER:
+        return "roster.db";
+    case STORE_EXAMJOINT:
+        return "events.db";
+    case STORE_PROVIEW:
+        return "callbacks.db";
+    case STORE_RATINGS:
+        return "ratings.db";
+    }
+    return "the store";
+}
+
+static char *joined(const char *folder, size_t folder_len, const char *name, const char *ending)
+{
+    struct buf path = BUF_INIT;
+    buf_add(&path, folder, folder_len);
+    buf_addc(&path, '/');
+    buf_adds(&path, name);
+    buf_adds(&path, ending);
+    char *text = xstrdup(buf_str(&path));
+    buf_release(&path);
+    return text;
+}
+
+bool store_file_name(const char *url, enum store_area area, struct store_file *file)
+{
+    static const char scheme[] = "sqlite:";
+    if (strncmp(url, scheme, sizeof scheme - 1) != 0 || url[sizeof scheme - 1] == '\0')
+        return false;
+    const char *root = url + sizeof scheme - 1;
+    size_t root_len = strlen(root);
+    while (root_len > 1 && root[root_len - 1] == '/')
+        root_len--;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        if (places[i].area != area)
+            continue;
+        *file = (struct store_file){.area = area, .lock_fd = -1};
+        file->folder = joined(root, root_len, places[i].folder, "");
+        size_t len = strlen(file->folder);
+        file->path = joined(file->folder, len, places[i].name, ".db");
+        file->lock_path = joined(file->folder, len, places[i].name, ".lock");
+        return true;
+    }
+    return false;
+}
+
+void store_file_release(struct store_file *file)
+{
+    store_file_disconnect(file);
+    if (file->lock_fd >= 0)
+        close(file->lock_fd);
+    free(file->folder);
+    free(file->path);
+    free(file->lock_path);
+    *file = (struct store_file){.area = file->area, .lock_fd = -1};
+}
+
+struct store_file *store_file_of(struct store *store, enum store_area area)
+{
+    switch (area) {
+    case STORE_ROSTER:
+        return &store->roster;
+    case STORE_EXAMJOINT:
+        return &store->examjoint;
+    case STORE_PROVIEW:
+        return &store->proview;
+    case STORE_RATINGS:
+        return &store->ratings;
+    }
+    return NULL;
+}
+
+char *store_area_folder(const char *url, enum store_area area)
+{
+    struct store_file file;
+    if (!store_file_name(url, area, &file))
+        return NULL;
+    char *folder = file.folder;
+    file.folder = NULL;
+    store_file_release(&file);
+    return folder;
+}
+
+static bool give_to_folders_owner(int fd, const char *path)
+{
+    if (geteuid() != 0)
+        return true;
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? xstrndup(path, (size_t)(slash - path)) : xstrdup(".");
+    struct stat owner;
+    bool done = stat(folder[0] ? folder : "/", &owner) == 0 && fchown(fd, owner.st_uid, owner.st_gid) == 0;
+    free(folder);
+    return done;
+}
+
+bool store_file_create(const char *path, mode_t mode)
+{
+    int fd = open(path, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd < 0)
+        return false;
+    bool done = fchmod(fd, mode) == 0 && give_to_folders_owner(fd, path);
+    int error = errno;
+    close(fd);
+    if (!done)
+        unlink(path);
+    errno = error;
+    return done;
+}
+
+enum store_status store_sync_folder(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return status_of_errno(errno);
+    enum store_status status = fsync(fd) == 0 ? STORE_OK : status_of_errno(errno);
+    close(fd);
+    return status;
+}
+
+bool store_network_folder(const char *folder)
+{
+    struct statfs fs;
+    if (statfs(folder, &fs) != 0)
+        return false;
+    switch ((unsigned long)fs.f_type & 0xffffffffUL) {
+    case 0x6969UL:     /* NFS */
+    case 0x517bUL:     /* SMB */
+    case 0xff534d42UL: /* CIFS */
+    case 0xfe534d42UL: /* SMB2 */
+    case 0x01021997UL: /* 9p */
+    case 0x65735546UL: /* FUSE: sshfs and others; local ones lose only some speed */
+    case 0x73757245UL: /* Coda */
+    case 0x5346414fUL: /* AFS */
+    case 0x00c36400UL: /* Ceph */
+    case 0x0bd00bd0UL: /* Lustre */
+    case 0x47504653UL: /* GPFS */
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* --- The lock ----------------------------------------------------------------------------------------------
+ */
+
+static enum store_status open_lock(struct store *store, struct store_file *file)
+{
+    for (int tries = 0; tries < 3 && file->lock_fd < 0; tries++) {
+        file->lock_fd = open(file->lock_path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        if (file->lock_fd >= 0 || errno != ENOENT)
+            break;
+        if (!store_file_create(file->lock_path, STORE_LOCK_MODE) && errno != EEXIST)
+            break;
+    }
+    return file->lock_fd >= 0 ? STORE_OK : store_say_errno(store, file->lock_path);
+}
+
+/* The file under our lock is still the one that others would find. */
+static bool lock_is_there(const struct store_file *file)
+{
+    struct stat ours, named;
+    return fstat(file->lock_fd, &ours) == 0 && stat(file->lock_path, &named) == 0 &&
+           ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
+}
+
+static void nap(int64_t us)
+{
+    struct timespec rest = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+    nanosleep(&rest, NULL);
+}
+
+enum store_status store_file_lock(struct store *store, struct store_file *file)
+{
+    int64_t give_up_at_ms = clock_monotonic_ms() + store->lock_wait_ms;
+    int64_t rest_us = 200;
+    for (;;) {
+        enum store_status status = file->lock_fd < 0 ? open_lock(store, file) : STORE_OK;
+        if (status != STORE_OK)
+            return status;
+        if (flock(file->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+            if (lock_is_there(file))
+                return STORE_OK;
+            close(file->lock_fd);
+            file->lock_fd = -1;
+        } else if (errno != EWOULDBLOCK && errno != EINTR) {
+            return store_say_errno(store, file->lock_path);
+        } else if (clock_monotonic_ms() >= give_up_at_ms) {
+            return store_say(store, STORE_BUSY, "%s: another program holds the lock", file->lock_path);
+        } else {
+            nap(rest_us);
+            rest_us = rest_us < 2500 ? rest_us * 2 : 5000;
+        }
+    }
+}
+
+void store_file_unlock(struct store_file *file)
+{
+    if (file->lock_fd >= 0)
+        flock(file->lock_fd, LOCK_UN);
+}
+
+/* --- Connections -------------------------------------------------------------------------------------------
+ */
+
+void store_file_disconnect(struct store_file *file)
+{
+    for (size_t i = 0; i < STORE_STATEMENTS; i++) {
+        sqlite3_finalize(file->statements[i]);
+        file->statements[i] = NULL;
+    }
+    sqlite3_close_v2(file->db);
+    file->db = NULL;
+    file->suspect = false;
+}
+
+static int remember_frames(void *context, sqlite3 *db, const char *schema, int frames)
+{
+    struct store_file *file = context;
+    (void)db;
+    (void)schema;
+    file->wal_frames = frames;
+    return SQLITE_OK;
+}
+
+/* The value of a pragma or of any query of one number. */
+static enum store_status number_of(struct store *store, struct store_file *file, const char *sql,
+                                   int64_t *number)
+{
+    sqlite3_stmt *statement = NULL;
+    enum store_status status = STORE_OK;
+    if (sqlite3_prepare_v2(file->db, sql, -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        *number = sqlite3_column_int64(statement, 0);
+    else
+        status = store_fail(store, file, "opening");
+    sqlite3_finalize(statement);
+    return status;
+}
+
+static enum store_status look_at_journal(struct store *store, struct store_file *file)
+{
+    sqlite3_stmt *statement = NULL;
+    enum store_status status = STORE_OK;
+    if (sqlite3_prepare_v2(file->db, "PRAGMA journal_mode", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW) {
+        const char *mode = store_column_text(statement, 0);
+        file->wal = mode && strcmp(mode, "wal") == 0;
+    } else {
+        status = store_fail(store, file, "opening");
+    }
+    sqlite3_finalize(statement);
+    return status;
+}
+
+static enum store_status look_at_version(struct store *store, struct store_file *file)
+{
+    int64_t version = 0;
+    enum store_status status = number_of(store, file, "PRAGMA user_version", &version);
+    if (status != STORE_OK)
+        return status;
+    const char *label = store_file_label(file->area);
+    if (version < STORE_SCHEMA)
+        return store_say(store, STORE_OLD, "%s has schema %lld, this program wants %d: examhook migrate",
+                         label, (long long)version, STORE_SCHEMA);
+    if (version > STORE_SCHEMA + 1)
+        return store_say(store, STORE_NEW,
+                         "%s has schema %lld, made by a newer examhook; this one bears up to %d", label,
+                         (long long)version, STORE_SCHEMA + 1);
+    return STORE_OK;
+}
+
+static enum store_status settle(struct store *store, struct store_file *file, bool writable)
+{
+    sqlite3 *db = file->db;
+    sqlite3_busy_timeout(db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0, (int *)NULL);
+    /* This replaces SQLite's own hook too: no automatic checkpoint, ever. */
+    sqlite3_wal_hook(db, remember_frames, file);
+    if (sqlite3_exec(db,
+                     "PRAGMA synchronous=FULL;PRAGMA secure_delete=ON;PRAGMA foreign_keys=OFF;"
+                     "PRAGMA cell_size_check=ON;PRAGMA temp_store=MEMORY;PRAGMA mmap_size=0;"
+                     "PRAGMA journal_size_limit=4194304",
+                     NULL, NULL, NULL) != SQLITE_OK)
+        return store_fail(store, file, "opening");
+    enum store_status status = look_at_journal(store, file);
+    if (status == STORE_OK)
+        status = look_at_version(store, file);
+    int64_t page = 4096;
+    if (status == STORE_OK)
+        status = number_of(store, file, "PRAGMA page_size", &page);
+    if (status != STORE_OK)
+        return status;
+    file->page_bytes = (int)page;
+    /* The mode of a rollback journal belongs to the connection: cut it rather than remove it. */
+    const char *last = !writable ? "PRAGMA query_only=ON" : file->wal ? NULL : "PRAGMA journal_mode=TRUNCATE";
+    if (last && sqlite3_exec(db, last, NULL, NULL, NULL) != SQLITE_OK)
+        return store_fail(store, file, "opening");
+    return STORE_OK;
+}
+
+/* With its folder resolved, so that SQLite may refuse a link in place of the file and nothing else. */
+static char *resolved_path(const struct store_file *file)
+{
+    char *folder = realpath(file->folder, NULL);
+    if (!folder)
+        return NULL;
+    char *path = joined(folder, strlen(folder), strrchr(file->path, '/') + 1, "");
+    free(folder);
+    return path;
+}
+
+enum store_status store_file_connect(struct store *store, struct store_file *file, bool writable)
+{
+    store_file_disconnect(file);
+    struct stat seen;
+    if (lstat(file->path, &seen) != 0)
+        return store_say_errno(store, file->path);
+    if (!S_ISREG(seen.st_mode))
+        return store_say(store, STORE_CORRUPT, "%s is not a regular file", file->path);
+    char *path = resolved_path(file);
+    if (!path)
+        return store_say_errno(store, file->folder);
+    int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_NOFOLLOW |
+                (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY);
+    enum store_status status;
+    if (sqlite3_open_v2(path, &file->db, flags, NULL) != SQLITE_OK) {
+        status = file->db ? store_fail(store, file, "opening")
+                          : store_say(store, STORE_ERROR, "%s: out of memory", file->path);
+    } else if (writable && sqlite3_db_readonly(file->db, "main") == 1) {
+        /* Asked for more than the file's mode gives, SQLite opens it for reading. */
+        status = store_say(store, STORE_DENIED, "%s may only be read by this user", file->path);
+    } else {
+        status = settle(store, file, writable);
+    }
+    free(path);
+    if (status != STORE_OK) {
+        store_file_disconnect(file);
+        return status;
+    }
+    file->seen = seen;
+    file->wal_frames = 0;
+    file->wal_tried = 0;
+    return STORE_OK;
+}
+
+enum store_status store_file_ready(struct store *store, struct store_file *file)
+{
+    if (!file->path)
+        return store_say(store, STORE_ERROR, "%s was not opened", store_file_label(file->area));
+    if (store->round == file)
+        return STORE_OK;
+    struct stat named;
+    if (file->db && !file->suspect && stat(file->path, &named) == 0 && named.st_dev == file->seen.st_dev &&
+        named.st_ino == file->seen.st_ino)
+        return STORE_OK;
+    return store_file_connect(store, file, file->writable);
+}
+
+/* --- Statements --------------------------------------------------------------------------------------------
+ */
+
+sqlite3_stmt *store_statement(struct store *store, struct store_file *file, int slot, const char *sql,
+                              enum store_status *status)
+{
+    if (store->round == file && store->round_failed != STORE_OK) {
+        *status = store->round_failed;
+        return NULL;
+    }
+    if (!file->db) {
+        *status = store_fail(store, file, "preparing");
+        return NULL;
+    }
+    sqlite3_stmt **kept = &file->statements[slot];
+    if (*kept) {
+        sqlite3_reset(*kept);
+        sqlite3_clear_bindings(*kept);
+        return *kept;
+    }
+    if (sqlite3_prepare_v3(file->db, sql, -1, SQLITE_PREPARE_PERSISTENT, kept, NULL) == SQLITE_OK)
+        return *kept;
+    *status = store_fail(store, file, "preparing");
+    return NULL;
+}
+
+enum store_status store_run(struct store *store, struct store_file *file, sqlite3_stmt *statement,
+                            const char *doing)
+{
+    int code = sqlite3_step(statement);
+    enum store_status status =
+        code == SQLITE_DONE || code == SQLITE_ROW ? STORE_OK : store_fail(store, file, doing);
+    sqlite3_reset(statement);
+    return status;
+}
+
+void store_bind_text(sqlite3_stmt *statement, int index, const char *text)
+{
+    if (text)
+        sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+    else
+        sqlite3_bind_null(statement, index);
+}
+
+const char *store_column_text(sqlite3_stmt *statement, int column)
+{
+    return (const char *)sqlite3_column_text(statement, column);
+}
+
+/* --- Opening -----------------------------------------------------------------------------------------------
+ */
+
+static enum store_status open_area(struct store *store, const char *url, enum store_area area, bool writable)
+{
+    struct store_file *file = store_file_of(store, area);
+    if (!store_file_name(url, area, file))
+        return store_say(store, STORE_ERROR, "\"%s\" is not sqlite:FOLDER", url);
+    file->writable = writable;
+    if (area == STORE_ROSTER)
+        return store_roster_reopen(store);
+    enum store_status status = store_file_connect(store, file, writable);
+    return status == STORE_OK && writable ? open_lock(store, file) : status;
+}
+
+enum store_status store_open(const char *url, unsigned write_areas, unsigned read_areas, int64_t lock_wait_ms,
+                             struct store **out, struct buf *why)
+{
+    struct store *store = xcalloc(1, sizeof *store);
+    store->lock_wait_ms = lock_wait_ms;
+    enum store_status status = STORE_OK;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        struct store_file *file = store_file_of(store, places[i].area);
+        file->area = places[i].area;
+        file->lock_fd = -1;
+    }
+    for (size_t i = 0; i < sizeof places / sizeof places[0] && status == STORE_OK; i++) {
+        unsigned bit = (unsigned)places[i].area;
+        if ((write_areas | read_areas) & bit)
+            status = open_area(store, url, places[i].area, (write_areas & bit) != 0);
+    }
+    if (status == STORE_OK) {
+        *out = store;
+        return STORE_OK;
+    }
+    if (why)
+        buf_adds(why, store_message(store));
+    store_free(store);
+    return status;
+}
+
+void store_free(struct store *store)
+{
+    if (!store)
+        return;
+    store_round_abandon(store);
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        store_file_release(store_file_of(store, places[i].area));
+    buf_release(&store->message);
+    free(store);
+}
+
+const char *store_message(const struct store *store)
+{
+    return buf_str(&store->message);
+}
+
+/* --- Rounds ------------------------------------------------------------------------------------------------
+ */
+
+static enum store_status round_run(struct store *store, struct store_file *file, int slot, const char *sql,
+                                   const char *doing)
+{
+    enum store_status status = STORE_OK;
+    sqlite3_stmt *statement = store_statement(store, file, slot, sql, &status);
+    return statement ? store_run(store, file, statement, doing) : status;
+}
+
+enum store_status store_round_begin(struct store *store, enum store_area area)
+{
+    struct store_file *file = store_file_of(store, area);
+    if (store->round || area == STORE_ROSTER || !file || !file->path || !file->writable)
+        return store_say(store, STORE_ERROR, "no round can begin in %s", store_file_label(area));
+    enum store_status status = store_file_lock(store, file);
+    if (status != STORE_OK)
+        return status;
+    status = store_file_ready(store, file);
+    if (status == STORE_OK)
+        status = round_run(store, file, STATEMENT_BEGIN, "BEGIN IMMEDIATE", "beginning a round");
+    if (status != STORE_OK) {
+        store_file_unlock(file);
+        return status;
+    }
+    store->round = file;
+    store->round_failed = STORE_OK;
+    return STORE_OK;
+}
+
+enum store_status store_step_begin(struct store *store)
+{
+    if (!store->round)
+        return store_say(store, STORE_ERROR, "a step outside a round");
+    return round_run(store, store->round, STATEMENT_STEP, "SAVEPOINT step", "beginning a step");
+}
+
+enum store_status store_step_end(struct store *store, bool keep)
+{
+    if (!store->round)
+        return store_say(store, STORE_ERROR, "a step outside a round");
+    enum store_status status = STORE_OK;
+    if (!keep)
+        status = round_run(store, store->round, STATEMENT_STEP_UNDO, "ROLLBACK TO step", "undoing a step");
+    if (status == STORE_OK)
+        status = round_run(store, store->round, STATEMENT_STEP_KEEP, "RELEASE step", "ending a step");
+    /* What cannot be undone must not be committed with the rest. */
+    if (status != STORE_OK && store->round_failed == STORE_OK)
+        store->round_failed = status;
+    return status;
+}
+
+/* The log goes into the file as far as no reader is in the way; under our lock, so that nobody writes
+   meanwhile (SQLite before 3.51.3 can damage the file when one checkpoints while another writes). What fails
+   here loses nothing: the next one tries again. */
+static void checkpoint(struct store *store, struct store_file *file)
+{
+    int64_t bytes = (int64_t)file->wal_frames * file->page_bytes;
+    int64_t tried = (int64_t)file->wal_tried * file->page_bytes;
+    if (!file->wal || bytes <= WAL_BYTES_MAX)
+        return;
+    if (file->wal_tried && bytes >= tried && bytes < tried + WAL_RETRY_BYTES)
+        return;
+    int all = 0, moved = 0;
+    sqlite3_busy_timeout(file->db, 0);
+    int code = sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_PASSIVE, &all, &moved);
+    sqlite3_busy_timeout(file->db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
+    file->wal_tried = code == SQLITE_OK && all == moved ? 0 : file->wal_frames;
+}
+
+static void end_round(struct store *store)
+{
+    struct store_file *file = store->round;
+    store->round = NULL;
+    store->round_failed = STORE_OK;
+    /* A listing left unfinished would hold an old picture of the file. */
+    for (size_t i = 0; i < STORE_STATEMENTS && file->db; i++)
+        if (file->statements[i] && sqlite3_stmt_busy(file->statements[i]))
+            sqlite3_reset(file->statements[i]);
+    if (file->db && !sqlite3_get_autocommit(file->db) &&
+        sqlite3_exec(file->db, "ROLLBACK", NULL, NULL, NULL) != SQLITE_OK)
+        store_file_disconnect(file);
+    if (file->suspect)
+        store_file_disconnect(file);
+}
+
+enum store_status store_round_commit(struct store *store)
+{
+    struct store_file *file = store->round;
+    if (!file)
+        return store_say(store, STORE_ERROR, "no round to commit");
+    enum store_status status = store->round_failed;
+    if (status == STORE_OK && sqlite3_get_autocommit(file->db))
+        status = store_say(store, STORE_ERROR, "the round in %s was given up", store_file_label(file->area));
+    if (status == STORE_OK)
+        status = round_run(store, file, STATEMENT_COMMIT, "COMMIT", "committing");
+    end_round(store);
+    if (status == STORE_OK)
+        checkpoint(store, file);
+    store_file_unlock(file);
+    return status;
+}
+
+void store_round_abandon(struct store *store)
+{
+    struct store_file *file = store->round;
+    if (!file)
+        return;
+    end_round(store);
+    store_file_unlock(file);
+}
+
+/* --- The key of the unknown --------------------------------------------------------------------------------
+ */
+
+enum store_status store_identity_key(struct store *store, unsigned char key[STORE_KEY_BYTES])
+{
+    struct store_file *file = &store->examjoint;
+    if (!file->path)
+        return store_say(store, STORE_ERROR, "the examjoint area was not opened");
+    char *path = joined(file->folder, strlen(file->folder), "identity.key", "");
+    unsigned char bytes[STORE_KEY_BYTES + 1];
+    enum store_status status = STORE_OK;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, bytes, sizeof bytes);
+    if (got < 0)
+        status = store_say_errno(store, path);
+    else if (got != STORE_KEY_BYTES)
+        status = store_say(store, STORE_CORRUPT, "%s does not hold %d bytes", path, STORE_KEY_BYTES);
+    else
+        memcpy(key, bytes, STORE_KEY_BYTES);
+    explicit_bzero(bytes, sizeof bytes);
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    return status;
+}
