@@ -21,7 +21,11 @@ ALL_CFLAGS = -std=c17 -D_GNU_SOURCE $(CFLAGS_LIBS) $(WARNINGS) $(WERROR) $(HARDE
 ALL_LDFLAGS = $(HARDEN_LINK) $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
 
 COMMON_SRC := $(filter-out common/talview.c,$(wildcard common/*.c))
-SERVER_SRC := $(filter-out fcgi/examjoint.c fcgi/proview.c,$(wildcard fcgi/*.c))
+# Each webhook program is the server, its own route and its own main().
+EXAMJOINT_SRC := fcgi/examjoint.c fcgi/verify.c
+PROVIEW_SRC := fcgi/proview.c fcgi/callback.c
+ROUTE_MAINS := fcgi/examjoint_main.c fcgi/proview_main.c
+SERVER_SRC := $(filter-out $(EXAMJOINT_SRC) $(PROVIEW_SRC) $(ROUTE_MAINS),$(wildcard fcgi/*.c))
 CLI_SRC := $(wildcard cli/*.c) common/talview.c
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 
@@ -87,17 +91,17 @@ $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/examjoint.fcgi: $(call obj,fcgi/examjoint.c) $(SERVER_OBJ) $(COMMON_OBJ)
+$(BUILD)/examjoint.fcgi: $(call obj,fcgi/examjoint_main.c $(EXAMJOINT_SRC)) $(SERVER_OBJ) $(COMMON_OBJ)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_FCGI) $(LIBS_COMMON)
 
-$(BUILD)/proview.fcgi: $(call obj,fcgi/proview.c) $(SERVER_OBJ) $(COMMON_OBJ)
+$(BUILD)/proview.fcgi: $(call obj,fcgi/proview_main.c $(PROVIEW_SRC)) $(SERVER_OBJ) $(COMMON_OBJ)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_FCGI) $(LIBS_COMMON)
 
 $(BUILD)/examhook: $(CLI_OBJ) $(COMMON_OBJ)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CLI) $(LIBS_COMMON)
 
 # A unit test is one file with one module in view; it is linked with everything but the three mains.
-UNIT_OBJ := $(COMMON_OBJ) $(SERVER_OBJ) $(call obj,common/talview.c $(filter-out cli/main.c,$(wildcard cli/*.c)))
+UNIT_OBJ := $(COMMON_OBJ) $(SERVER_OBJ) $(call obj,$(EXAMJOINT_SRC) $(PROVIEW_SRC) common/talview.c $(filter-out cli/main.c,$(wildcard cli/*.c)))
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(LIBS_FCGI) $(LIBS_CLI) $(LIBS_COMMON)
