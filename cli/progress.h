@@ -1,0 +1,31 @@
+/*
+ * A progress bar for people who wait: one line on a terminal, redrawn a few times a second and taken away at
+ * the end. Anywhere but on a terminal nothing is printed.
+ */
+#ifndef EXAMHOOK_PROGRESS_H
+#define EXAMHOOK_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct progress {
+    FILE *out; /* NULL: nobody is looking */
+    const char *what;
+    int64_t total;
+    int64_t begun_ms, drawn_ms;
+    bool drawn;
+};
+
+/* "WHAT [=====>    ] 42%, 12 s left". `what` is not copied. */
+void progress_begin(struct progress *progress, FILE *out, const char *what, int64_t total);
+/* May be called as often as one likes. */
+void progress_at(struct progress *progress, int64_t done);
+void progress_end(struct progress *progress);
+
+/* The bar's line, without a carriage return; pure. */
+#define PROGRESS_LINE_BYTES 160
+const char *progress_line(const char *what, int64_t done, int64_t total, int64_t elapsed_ms,
+                          char line[PROGRESS_LINE_BYTES]);
+
+#endif
