@@ -664,6 +664,8 @@ static enum talview_outcome outcome_of_status(long status, bool login)
     if (status == 200 || (login && status == 201))
         return TALVIEW_OK;
     switch (status) {
+    case 400:
+        return login ? TALVIEW_UNAUTHORIZED : TALVIEW_REFUSED;
     case 401:
         return TALVIEW_UNAUTHORIZED;
     case 403:
@@ -732,7 +734,9 @@ static void read_body(struct transfer *transfer, struct talview_reply *reply)
                                        : talview_session_read(text, len, transfer->uuid, &reply->session);
     if (!word)
         return;
-    reply->outcome = strcmp(word, "success_false") == 0 ? TALVIEW_REFUSED : TALVIEW_MALFORMED;
+    reply->outcome = TALVIEW_MALFORMED;
+    if (strcmp(word, "success_false") == 0)
+        reply->outcome = transfer->login ? TALVIEW_UNAUTHORIZED : TALVIEW_REFUSED;
     set_detail(reply, word);
     if (!transfer->login)
         talview_excerpt(text, len, transfer->token, &reply->kept);

@@ -29,11 +29,11 @@
 
 enum talview_outcome {
     TALVIEW_OK = 0,
-    TALVIEW_UNAUTHORIZED, /* 401 */
+    TALVIEW_UNAUTHORIZED, /* 401; of a login also 400, and 200 with success: false */
     TALVIEW_FORBIDDEN,    /* 403: by the vendor's sister API also what an expired token gets */
     TALVIEW_NOT_FOUND,    /* 404 */
     TALVIEW_RATE_LIMITED, /* 429 */
-    TALVIEW_REFUSED,      /* any other 3xx or 4xx, or 200 with success: false */
+    TALVIEW_REFUSED,      /* any other 3xx or 4xx; of a session also 200 with success: false */
     TALVIEW_SERVER_ERROR, /* 5xx */
     TALVIEW_TIMEOUT,
     TALVIEW_DNS,

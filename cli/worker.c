@@ -1,0 +1,821 @@
+/* The worker's loop: rounds of the store and transfers by turns, never one within the other. */
+#include "worker.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../common/clock.h"
+#include "../common/log.h"
+
+#define INTAKE_MOST 200     /* callbacks taken in by one round */
+#define GATHER_MS 20        /* results are waited for so long, to be written together */
+#define LOGIN_HOLD_MS 500   /* another worker is logging in: look again after that */
+#define WRITE_TRIES 3       /* then a result is dropped, and the lease expires */
+#define PAUSE_SLACK_MS 1000 /* a pause that differs by less from the one there is is not written */
+#define STOP_TRIES 3        /* rounds that try to give leases back at the end */
+
+/* What talview.c hands back: the first member of whatever was given as the tag. */
+enum tag { TAG_ACCOUNT, TAG_JOB };
+
+struct account {
+    enum tag tag;
+    const struct config_proview *config;
+    struct talview_account *target; /* NULL: not to be served */
+    struct store_login login;       /* as stored, or newer where `unsaved` */
+    bool unsaved;                   /* it could not be written yet */
+    bool put;                       /* it was written in the round that runs */
+    bool logging_in;
+    int64_t refused_at_ms; /* obtained_at_ms of the token that was refused last; 0: none */
+    int64_t young_ms;      /* a token younger than that is not replaced for being refused */
+    int64_t hold_until_ms; /* nothing is fetched until then */
+};
+
+enum job_state { JOB_WAITING, JOB_FLYING, JOB_ENDED };
+
+/* A leased session. */
+struct job {
+    enum tag tag;
+    enum job_state state;
+    struct account *account; /* NULL: none of that name is configured */
+    char *account_name, *uuid, *was_state, *was_type, *was_rating;
+    struct store_lease lease; /* points to the above */
+    int64_t lease_until_ms;
+    int64_t token_at_ms; /* obtained_at_ms of the token it was fetched with */
+    bool again;          /* fetched a second time, with another token */
+    int tries;           /* rounds that failed to write the result */
+    struct store_session_result result;
+    char *error, *reply;
+    struct talview_session session;
+};
+
+struct worker {
+    const struct config *config;
+    struct store *store;
+    const struct worker_run *run;
+    struct talview *talview;
+    struct account *accounts;
+    size_t account_count;
+    struct job **jobs;
+    size_t job_count, job_cap;
+    size_t flying;
+    char **strangers; /* accounts that sessions have and the configuration has not */
+    size_t stranger_count;
+    char owner[64];
+    int64_t lease_ms, max_ahead_ms;
+    int64_t config_changed_ms;
+    int64_t started_at, deadline; /* monotonic */
+    int64_t next_look, last_round;
+    bool idle;    /* the last round found nothing to do */
+    bool failing; /* the store said no, and that was logged */
+};
+
+/* --- Jobs ----------------------------------------------------------------------------------------------- */
+
+static void job_free(struct job *job)
+{
+    free(job->account_name);
+    free(job->uuid);
+    free(job->was_state);
+    free(job->was_type);
+    free(job->was_rating);
+    free(job->error);
+    free(job->reply);
+    talview_session_release(&job->session);
+    free(job);
+}
+
+static struct account *account_named(struct worker *worker, const char *name)
+{
+    for (size_t i = 0; i < worker->account_count; i++) {
+        if (strcmp(worker->accounts[i].config->name, name) == 0)
+            return &worker->accounts[i];
+    }
+    return NULL;
+}
+
+/* store_lease_fn */
+static void take_job(void *context, const struct store_lease *lease)
+{
+    struct worker *worker = context;
+    struct job *job = xcalloc(1, sizeof(*job));
+    job->tag = TAG_JOB;
+    job->account = account_named(worker, lease->account);
+    job->account_name = xstrdup(lease->account);
+    job->uuid = xstrdup(lease->session_uuid);
+    job->was_state = xstrdup(lease->state);
+    job->was_type = xstrdup(lease->type);
+    job->was_rating = xstrdup(lease->rating_raw);
+    job->lease = *lease;
+    job->lease.account = job->account_name;
+    job->lease.session_uuid = job->uuid;
+    job->lease.state = job->was_state;
+    job->lease.type = job->was_type;
+    job->lease.rating_raw = job->was_rating;
+    job->lease_until_ms = clock_now_ms() + worker->lease_ms;
+    if (worker->job_count == worker->job_cap) {
+        worker->job_cap = worker->job_cap ? worker->job_cap * 2 : 32;
+        worker->jobs = xrealloc(worker->jobs, worker->job_cap * sizeof(struct job *));
+    }
+    worker->jobs[worker->job_count++] = job;
+}
+
+static void job_end(struct worker *worker, struct job *job, const struct worker_decision *decision,
+                    bool counts)
+{
+    job->state = JOB_ENDED;
+    job->result = (struct store_session_result){
+        .account = job->account_name,
+        .session_uuid = job->uuid,
+        .owner = worker->owner,
+        .at_ms = clock_now_ms(),
+        .state = decision->state,
+        .next_attempt_at_ms = decision->next_attempt_at_ms,
+        .usable = decision->usable,
+        .error = job->error,
+        .reply = job->reply,
+        .counts = counts,
+    };
+    if (decision->usable) {
+        job->result.external_id = job->session.external_id;
+        job->result.rating = talview_rating_normal(job->session.rating);
+        job->result.rating_raw = job->session.rating;
+        job->result.status = job->session.status;
+        job->result.type = job->session.type;
+    }
+}
+
+/* The lease is given back and the session is as it was. */
+static void job_put_back(struct worker *worker, struct job *job)
+{
+    const struct worker_decision as_it_was = {.state = job->lease.state,
+                                              .next_attempt_at_ms = clock_now_ms()};
+    job_end(worker, job, &as_it_was, false);
+}
+
+/* --- Accounts ------------------------------------------------------------------------------------------- */
+
+/* Whether nothing may be asked of Talview for this account now. A pause after wrong credentials ends early
+   when the configuration was changed after the last try: somebody has seen to it. */
+static bool account_blocked(const struct worker *worker, const struct account *account, int64_t now_ms)
+{
+    const struct store_login *login = &account->login;
+    int64_t longest = WORKER_LOGIN_BLOCK_MAX_MS;
+    if (worker->config->login_pause_ms > longest)
+        longest = worker->config->login_pause_ms;
+    if (account->hold_until_ms > now_ms && account->hold_until_ms - now_ms <= longest)
+        return true;
+    if (login->blocked_until_ms <= now_ms || login->blocked_until_ms - now_ms > longest)
+        return false;
+    bool wrong = login->error && strcmp(login->error, WORKER_WRONG_CREDENTIALS) == 0;
+    return !(wrong && worker->config_changed_ms > login->obtained_at_ms);
+}
+
+/* Takes over what is stored, which another worker may have changed. */
+static void login_adopt(struct account *account, struct store_login *stored)
+{
+    store_login_release(&account->login);
+    account->login = *stored;
+    *stored = (struct store_login){0};
+    if (account->login.token && account->login.obtained_at_ms == account->refused_at_ms) {
+        wipe_free(account->login.token);
+        account->login.token = NULL;
+    }
+}
+
+/* In a round. */
+static enum store_status login_refresh(struct worker *worker, struct account *account)
+{
+    struct store_login stored = {0};
+    if (account->unsaved) {
+        account->put = true;
+        return store_login_put(worker->store, account->config->name, &account->login);
+    }
+    enum store_status status = store_login_get(worker->store, account->config->name, &stored);
+    if (status == STORE_OK)
+        login_adopt(account, &stored);
+    store_login_release(&stored);
+    return status;
+}
+
+/* Ends a round, well (`commit`) or not, and knows then which logins are written. */
+static enum store_status end_round(struct worker *worker, bool commit)
+{
+    enum store_status status = STORE_OK;
+    if (commit)
+        status = store_round_commit(worker->store);
+    else
+        store_round_abandon(worker->store);
+    for (size_t i = 0; i < worker->account_count; i++) {
+        struct account *account = &worker->accounts[i];
+        if (account->put && commit && status == STORE_OK)
+            account->unsaved = false;
+        account->put = false;
+    }
+    return status;
+}
+
+/* Writes what the account's login has become, in a round of its own. What cannot be written now is written in
+   a later round. */
+static void login_save(struct worker *worker, struct account *account)
+{
+    account->unsaved = true;
+    if (store_round_begin(worker->store, STORE_RATINGS) == STORE_OK)
+        (void)end_round(worker, login_refresh(worker, account) == STORE_OK);
+}
+
+enum login_turn { LOGIN_OURS, LOGIN_THEIRS, LOGIN_THERE, LOGIN_FAILED };
+
+/* In a round: whose turn it is to log in. */
+static enum login_turn login_turn(struct worker *worker, struct account *account, int64_t now_ms)
+{
+    if (login_refresh(worker, account) != STORE_OK)
+        return LOGIN_FAILED;
+    if (worker_token_usable(&account->login, now_ms) || account_blocked(worker, account, now_ms))
+        return LOGIN_THERE;
+    switch (
+        store_login_lease(worker->store, account->config->name, worker->owner, now_ms, worker->lease_ms)) {
+    case STORE_OK:
+        return LOGIN_OURS;
+    case STORE_BUSY:
+        return LOGIN_THEIRS;
+    default:
+        return LOGIN_FAILED;
+    }
+}
+
+static void login_failed(struct worker *worker, struct account *account, enum talview_outcome outcome,
+                         int64_t retry_after_ms, const char *detail)
+{
+    struct store_login after;
+    int64_t now_ms = clock_now_ms();
+    worker_login_failed(worker->config, now_ms, &account->login, outcome, retry_after_ms, &after);
+    bool wrong = strcmp(after.error, WORKER_WRONG_CREDENTIALS) == 0;
+    long long pause_s = (after.blocked_until_ms - now_ms + 999) / 1000;
+    if (wrong)
+        log_error("Talview refuses our username or password; no further login until the pause is over or "
+                  "the configuration was changed and the worker restarted",
+                  LOG_S("account", account->config->name), LOG_S("error", detail), LOG_I("pause_s", pause_s),
+                  LOG_I("failures", after.failures));
+    else
+        log_warn("login failed", LOG_S("account", account->config->name), LOG_S("error", after.error),
+                 LOG_S("detail", detail), LOG_I("pause_s", pause_s));
+    store_login_release(&account->login);
+    account->login = after;
+    login_save(worker, account);
+}
+
+static void login_begin(struct worker *worker, struct account *account)
+{
+    int64_t now_ms = clock_now_ms();
+    account->hold_until_ms = now_ms + LOGIN_HOLD_MS;
+    if (store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)
+        return;
+    enum login_turn turn = login_turn(worker, account, now_ms);
+    bool go_on = turn == LOGIN_OURS || turn == LOGIN_THERE;
+    if (end_round(worker, go_on) != STORE_OK || !go_on)
+        return;
+    account->hold_until_ms = 0;
+    if (turn == LOGIN_THERE)
+        return;
+    account->logging_in = talview_login_start(worker->talview, account->target, account);
+    if (!account->logging_in)
+        login_failed(worker, account, TALVIEW_REFUSED, -1, "the request could not be built");
+}
+
+static void login_done(struct worker *worker, struct account *account, struct talview_reply *reply)
+{
+    account->logging_in = false;
+    if (reply->outcome != TALVIEW_OK) {
+        login_failed(worker, account, reply->outcome, reply->retry_after_ms, reply->detail);
+        return;
+    }
+    int64_t now_ms = clock_now_ms();
+    store_login_release(&account->login);
+    account->login = (struct store_login){
+        .token = reply->token,
+        .obtained_at_ms = now_ms,
+        .expires_at_ms = now_ms + reply->lifetime_s * 1000,
+    };
+    reply->token = NULL;
+    log_info("logged in", LOG_S("account", account->config->name), LOG_I("lifetime_s", reply->lifetime_s));
+    login_save(worker, account);
+}
+
+/* 429: the account rests, and so that other workers and the next `--once` know it, that is stored. */
+static void account_pause(struct worker *worker, struct account *account, int64_t retry_after_ms)
+{
+    int64_t wait = retry_after_ms >= 0 ? retry_after_ms : worker->config->retry_first_ms;
+    if (wait > WORKER_RETRY_AFTER_MAX_MS)
+        wait = WORKER_RETRY_AFTER_MAX_MS;
+    int64_t now_ms = clock_now_ms();
+    int64_t until = now_ms + wait;
+    if (account->hold_until_ms + PAUSE_SLACK_MS >= until)
+        return;
+    account->hold_until_ms = until;
+    log_warn("Talview asks us to slow down", LOG_S("account", account->config->name),
+             LOG_I("pause_s", (wait + 999) / 1000));
+    if (account->logging_in || store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)
+        return;
+    bool ok = login_refresh(worker, account) == STORE_OK &&
+              store_login_lease(worker->store, account->config->name, worker->owner, now_ms,
+                                worker->lease_ms) == STORE_OK;
+    if (ok && account->login.blocked_until_ms < until) {
+        free(account->login.error);
+        account->login.error = xstrdup(WORKER_RATE_LIMITED);
+        account->login.blocked_until_ms = until;
+    }
+    if (ok) {
+        account->unsaved = true;
+        ok = login_refresh(worker, account) == STORE_OK;
+    }
+    (void)end_round(worker, ok);
+}
+
+/* --- Transfers that ended ------------------------------------------------------------------------------- */
+
+/*
+ * 401 or 403: true when the session is to be fetched once more with another token. One that has replaced the
+ * token it was fetched with is there already or being got, or a login is due; but never because of a token
+ * that is young: it is not the token's age then that they refuse.
+ */
+static bool token_refused(struct account *account, struct job *job)
+{
+    int64_t now_ms = clock_now_ms();
+    if (job->again)
+        return false;
+    bool current = account->login.token && account->login.obtained_at_ms == job->token_at_ms;
+    if (current) {
+        int64_t age = now_ms - account->login.obtained_at_ms;
+        if (age < account->young_ms)
+            return false;
+        account->refused_at_ms = account->login.obtained_at_ms;
+        wipe_free(account->login.token);
+        account->login.token = NULL;
+    }
+    job->again = true;
+    job->state = JOB_WAITING;
+    return true;
+}
+
+/* A new token that is refused as well was got in vain: the next one in vain waits twice as long. */
+static void learn_of_renewal(const struct worker *worker, struct account *account, bool in_vain)
+{
+    if (!in_vain) {
+        account->young_ms = WORKER_YOUNG_TOKEN_MS;
+        return;
+    }
+    int64_t longest = worker->config->login_pause_ms;
+    if (longest < WORKER_YOUNG_TOKEN_MS)
+        longest = WORKER_YOUNG_TOKEN_MS;
+    account->young_ms = account->young_ms * 2 < longest ? account->young_ms * 2 : longest;
+}
+
+static char *error_text(const char *word, const char *detail)
+{
+    struct buf text = BUF_INIT;
+    buf_adds(&text, word);
+    if (detail[0])
+        buf_addf(&text, ": %s", detail);
+    char *copy = xstrdup(buf_str(&text));
+    buf_release(&text);
+    return copy;
+}
+
+static void log_session(const struct job *job, const struct worker_decision *decision)
+{
+    if (strcmp(decision->state, "parked") == 0)
+        log_warn("session parked", LOG_S("account", job->account_name), LOG_S("session", job->uuid),
+                 LOG_S("reason", job->error));
+    else if (decision->error)
+        log_warn("session not fetched", LOG_S("account", job->account_name), LOG_S("session", job->uuid),
+                 LOG_S("error", job->error), LOG_I("failures", job->lease.failures + 1));
+    else if (decision->usable)
+        log_debug("session fetched", LOG_S("account", job->account_name), LOG_S("session", job->uuid),
+                  LOG_S("rating", talview_rating_normal(job->session.rating)));
+}
+
+static void session_done(struct worker *worker, struct job *job, struct talview_reply *reply)
+{
+    struct account *account = job->account;
+    bool refused = reply->outcome == TALVIEW_UNAUTHORIZED || reply->outcome == TALVIEW_FORBIDDEN;
+    worker->flying--;
+    if (refused && token_refused(account, job))
+        return;
+    if (job->again)
+        learn_of_renewal(worker, account, refused);
+    if (reply->outcome == TALVIEW_RATE_LIMITED)
+        account_pause(worker, account, reply->retry_after_ms);
+
+    job->session = reply->session;
+    reply->session = (struct talview_session){0};
+    const struct worker_outcome outcome = {
+        .outcome = reply->outcome,
+        .retry_after_ms = reply->retry_after_ms,
+        .rating = job->session.rating,
+        .type = job->session.type,
+    };
+    struct worker_decision decision =
+        worker_decide(worker->config, clock_now_ms(), &job->lease, &outcome, randombytes_random());
+    if (decision.error)
+        job->error = error_text(decision.error, reply->detail);
+    if (reply->kept.len > 0)
+        job->reply = xstrdup(buf_str(&reply->kept));
+    job_end(worker, job, &decision, true);
+    log_session(job, &decision);
+}
+
+/* talview_done_fn */
+static void on_done(void *context, void *tag, struct talview_reply *reply)
+{
+    if (*(enum tag *)tag == TAG_ACCOUNT)
+        login_done(context, tag, reply);
+    else
+        session_done(context, tag, reply);
+}
+
+/* --- Starting transfers --------------------------------------------------------------------------------- */
+
+static void job_fly(struct worker *worker, struct job *job)
+{
+    if (worker->flying >= (size_t)worker->config->transfers_max)
+        return;
+    job->token_at_ms = job->account->login.obtained_at_ms;
+    if (!talview_session_start(worker->talview, job->account->target, job->uuid, job->account->login.token,
+                               job)) {
+        log_error("a request could not be built", LOG_S("account", job->account_name),
+                  LOG_S("session", job->uuid));
+        job_put_back(worker, job);
+        return;
+    }
+    job->state = JOB_FLYING;
+    worker->flying++;
+}
+
+static void job_advance(struct worker *worker, struct job *job)
+{
+    struct account *account = job->account;
+    int64_t now_ms = clock_now_ms();
+    int64_t left_ms = job->lease_until_ms - now_ms;
+    /* A transfer that may outlive the lease could end beside another worker's for the same session. */
+    bool in_time = left_ms >= worker->config->request_timeout_ms && left_ms <= worker->lease_ms;
+    if (!account || !account->target || !in_time || account_blocked(worker, account, now_ms)) {
+        job_put_back(worker, job);
+        return;
+    }
+    if (account->logging_in)
+        return;
+    if (!worker_token_usable(&account->login, now_ms)) {
+        login_begin(worker, account);
+        if (account->logging_in)
+            return;
+        now_ms = clock_now_ms();
+        if (account_blocked(worker, account, now_ms) || !worker_token_usable(&account->login, now_ms)) {
+            job_put_back(worker, job);
+            return;
+        }
+    }
+    job_fly(worker, job);
+}
+
+static void start_waiting(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->job_count; i++) {
+        if (worker->jobs[i]->state == JOB_WAITING)
+            job_advance(worker, worker->jobs[i]);
+    }
+}
+
+/* --- Rounds --------------------------------------------------------------------------------------------- */
+
+static size_t jobs_in(const struct worker *worker, enum job_state state)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < worker->job_count; i++)
+        n += worker->jobs[i]->state == state;
+    return n;
+}
+
+/* How many sessions may be leased. Those that wait for a login leave room for other accounts' (and their
+   account is left alone meanwhile). */
+static size_t room(const struct worker *worker)
+{
+    size_t taken = worker->flying;
+    for (size_t i = 0; i < worker->job_count; i++) {
+        const struct job *job = worker->jobs[i];
+        taken += job->state == JOB_WAITING && !(job->account && job->account->logging_in);
+    }
+    size_t most = (size_t)worker->config->transfers_max;
+    return taken < most ? most - taken : 0;
+}
+
+static void note_strangers(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->job_count; i++) {
+        const struct job *job = worker->jobs[i];
+        bool known = job->account != NULL;
+        for (size_t k = 0; k < worker->stranger_count && !known; k++)
+            known = strcmp(worker->strangers[k], job->account_name) == 0;
+        if (known)
+            continue;
+        log_warn("sessions of an account that is not configured are left alone",
+                 LOG_S("account", job->account_name));
+        worker->strangers =
+            xrealloc(worker->strangers, (worker->stranger_count + 1) * sizeof(*worker->strangers));
+        worker->strangers[worker->stranger_count++] = xstrdup(job->account_name);
+    }
+}
+
+/* In a round: the results of all transfers that ended. */
+static enum store_status write_results(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->job_count; i++) {
+        struct job *job = worker->jobs[i];
+        if (job->state != JOB_ENDED)
+            continue;
+        enum store_status status = store_session_done(worker->store, &job->result);
+        if (status == STORE_LOST || status == STORE_ABSENT)
+            log_warn("a lease was lost before its result was written", LOG_S("account", job->account_name),
+                     LOG_S("session", job->uuid));
+        else if (status != STORE_OK)
+            return status;
+    }
+    return STORE_OK;
+}
+
+/* In a round: new sessions, as many as there is room for. */
+static enum store_status lease_sessions(struct worker *worker, size_t *taken)
+{
+    int64_t now_ms = clock_now_ms();
+    const char **skip = xcalloc(worker->account_count + worker->stranger_count + 1, sizeof(*skip));
+    size_t n = 0;
+    for (size_t i = 0; i < worker->stranger_count; i++)
+        skip[n++] = worker->strangers[i];
+    enum store_status status = STORE_OK;
+    for (size_t i = 0; i < worker->account_count && status == STORE_OK; i++) {
+        struct account *account = &worker->accounts[i];
+        if (account->target && !account->logging_in)
+            status = login_refresh(worker, account);
+        if (!account->target || account->logging_in || account_blocked(worker, account, now_ms))
+            skip[n++] = account->config->name;
+    }
+    size_t most = room(worker);
+    if (status == STORE_OK && most > 0)
+        status = store_sessions_lease(worker->store, now_ms, worker->owner, worker->lease_ms,
+                                      worker->max_ahead_ms, skip, most, take_job, worker, taken);
+    free(skip);
+    return status;
+}
+
+static enum store_status round_steps(struct worker *worker, bool stopping, size_t *found)
+{
+    size_t taken_in = 0, leased = 0;
+    enum store_status status = write_results(worker);
+    if (stopping || status != STORE_OK)
+        return status;
+    status = store_sessions_intake(worker->store, clock_now_ms(), worker->config->fetches_session_hour,
+                                   INTAKE_MOST, &taken_in);
+    if (status == STORE_OK)
+        status = lease_sessions(worker, &leased);
+    *found = taken_in + leased;
+    return status;
+}
+
+/* After a round: frees what was written, or, where it failed, what was leased in it (from `old` on) and what
+   was tried too often. */
+static void clear_jobs(struct worker *worker, bool written, size_t old)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < worker->job_count; i++) {
+        struct job *job = worker->jobs[i];
+        bool ended = job->state == JOB_ENDED;
+        if (ended && !written)
+            job->tries++;
+        bool gone = (ended && (written || job->tries >= WRITE_TRIES)) || (!written && i >= old);
+        if (gone)
+            job_free(job);
+        else
+            worker->jobs[kept++] = job;
+    }
+    worker->job_count = kept;
+}
+
+static enum store_status do_round(struct worker *worker, bool stopping)
+{
+    size_t old = worker->job_count, found = 0;
+    enum store_status status = store_round_begin(worker->store, STORE_RATINGS);
+    if (status == STORE_OK) {
+        status = round_steps(worker, stopping, &found);
+        enum store_status ended = end_round(worker, status == STORE_OK);
+        if (status == STORE_OK)
+            status = ended;
+    }
+    if (status != STORE_OK && !worker->failing)
+        log_error("the store cannot be written", LOG_S("status", store_status_word(status)),
+                  LOG_S("reason", store_message(worker->store)));
+    worker->failing = status != STORE_OK;
+    clear_jobs(worker, status == STORE_OK, old);
+    note_strangers(worker);
+    worker->last_round = clock_monotonic_ms();
+    worker->idle = found == 0;
+    return status;
+}
+
+/* --- The loop ------------------------------------------------------------------------------------------- */
+
+static bool stop_wanted(const struct worker *worker)
+{
+    struct pollfd fd = {.fd = worker->run->stop_fd, .events = POLLIN};
+    return (worker->run->stop_fd >= 0 && poll(&fd, 1, 0) > 0) || clock_monotonic_ms() >= worker->deadline;
+}
+
+/* When to look at the store next, after a look that found nothing or an error. */
+static int64_t later_look(struct worker *worker)
+{
+    int64_t now_ms = clock_now_ms(), at_ms = 0;
+    int64_t wait = worker->config->poll_ms;
+    if (!worker->failing &&
+        store_sessions_next(worker->store, now_ms, worker->max_ahead_ms, &at_ms) == STORE_OK &&
+        at_ms > now_ms && at_ms - now_ms < wait)
+        wait = at_ms - now_ms;
+    return clock_monotonic_ms() + wait;
+}
+
+/* Whether the store has anything to do, asked without its lock. */
+static bool anything_due(struct worker *worker)
+{
+    int64_t now_ms = clock_now_ms(), at_ms;
+    enum store_status status = store_sessions_next(worker->store, now_ms, worker->max_ahead_ms, &at_ms);
+    return status != STORE_OK || (at_ms != 0 && at_ms <= now_ms);
+}
+
+/* A round if it is time for one. Only a failed one that --once cannot wait for is an error here. */
+static enum store_status look(struct worker *worker)
+{
+    int64_t now = clock_monotonic_ms();
+    size_t ended = jobs_in(worker, JOB_ENDED);
+    bool write = ended > 0 && (now >= worker->last_round + GATHER_MS || worker->flying == 0);
+    if (worker->failing)
+        write = write && now >= worker->next_look;
+    if (!write) {
+        if (now < worker->next_look || room(worker) == 0)
+            return STORE_OK;
+        if (!worker->run->once && !anything_due(worker)) {
+            worker->next_look = later_look(worker);
+            return STORE_OK;
+        }
+    }
+    enum store_status status = do_round(worker, false);
+    worker->next_look = worker->idle || worker->failing ? later_look(worker) : 0;
+    return worker->run->once ? status : STORE_OK;
+}
+
+static bool logging_in(const struct worker *worker)
+{
+    for (size_t i = 0; i < worker->account_count; i++) {
+        if (worker->accounts[i].logging_in)
+            return true;
+    }
+    return false;
+}
+
+static int64_t wait_time(const struct worker *worker)
+{
+    int64_t now = clock_monotonic_ms();
+    if (jobs_in(worker, JOB_ENDED) > 0 && !worker->failing)
+        return worker->flying > 0 ? GATHER_MS : 0;
+    /* With no room the next round comes with a transfer's end, which ends the wait by itself. */
+    int64_t until = room(worker) > 0 || worker->failing ? worker->next_look : now + worker->config->poll_ms;
+    if (worker->deadline < until)
+        until = worker->deadline;
+    return until > now ? until - now : 0;
+}
+
+/* What is under way is dropped, its leases and that of a login given back. */
+static void wind_up(struct worker *worker)
+{
+    talview_drop(worker->talview);
+    for (size_t i = 0; i < worker->account_count; i++) {
+        struct account *account = &worker->accounts[i];
+        if (account->logging_in || account->unsaved)
+            login_save(worker, account);
+        account->logging_in = false;
+    }
+    for (size_t i = 0; i < worker->job_count; i++) {
+        if (worker->jobs[i]->state != JOB_ENDED)
+            job_put_back(worker, worker->jobs[i]);
+    }
+    worker->flying = 0;
+    for (int i = 0; i < STOP_TRIES && worker->job_count > 0; i++)
+        (void)do_round(worker, true);
+}
+
+static enum store_status loop(struct worker *worker)
+{
+    enum store_status status = STORE_OK;
+    while (status == STORE_OK && !stop_wanted(worker)) {
+        status = look(worker);
+        start_waiting(worker);
+        if (worker->run->once && worker->idle && worker->job_count == 0 && !logging_in(worker))
+            break;
+        talview_step(worker->talview, wait_time(worker), worker->run->stop_fd, on_done, worker);
+    }
+    wind_up(worker);
+    return status;
+}
+
+/* --- Setting up ----------------------------------------------------------------------------------------- */
+
+static void account_open(struct worker *worker, struct account *account, const struct config_proview *config)
+{
+    struct buf why = BUF_INIT;
+    account->tag = TAG_ACCOUNT;
+    account->config = config;
+    account->young_ms = WORKER_YOUNG_TOKEN_MS;
+    if (!config->username && !config->password && !config->app_id) {
+        log_warn("no Talview credentials are configured: this account's sessions are left alone",
+                 LOG_S("account", config->name));
+        return;
+    }
+    const struct talview_target target = {
+        .login_url = config->login_url,
+        .session_url = config->session_url,
+        .ca_file = config->ca_file,
+        .username = config->username,
+        .password = config->password,
+        .app_id = config->app_id,
+    };
+    account->target = talview_account_add(worker->talview, &target, &why);
+    if (!account->target)
+        log_error("this account cannot be served: its sessions are left alone",
+                  LOG_S("account", config->name), LOG_S("reason", buf_str(&why)));
+    buf_release(&why);
+}
+
+static void worker_open(struct worker *worker)
+{
+    const struct config *config = worker->config;
+    char host[HOST_NAME_MAX + 1] = "";
+    unsigned char random[8];
+    char hex[2 * sizeof(random) + 1];
+    gethostname(host, sizeof(host) - 1);
+    randombytes_buf(random, sizeof(random));
+    sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
+    struct buf owner = BUF_INIT;
+    buf_addf(&owner, "%.20s-%ld-%s", host, (long)getpid(), hex);
+    memcpy(worker->owner, buf_str(&owner),
+           owner.len < sizeof(worker->owner) ? owner.len : sizeof(worker->owner) - 1);
+    buf_release(&owner);
+
+    /* A lease must bear a login and a fetch. */
+    int64_t least_ms = 2 * config->request_timeout_ms + 2000;
+    worker->lease_ms = config->lease_ms > least_ms ? config->lease_ms : least_ms;
+    worker->max_ahead_ms = worker_max_ahead_ms(config);
+    struct stat st;
+    if (config->path && stat(config->path, &st) == 0)
+        worker->config_changed_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+    worker->started_at = clock_monotonic_ms();
+    worker->deadline = worker->run->once ? worker->started_at + worker->run->budget_ms : INT64_MAX;
+    worker->accounts = xcalloc(config->proview_count + 1, sizeof(*worker->accounts));
+    worker->account_count = config->proview_count;
+    for (size_t i = 0; i < config->proview_count; i++)
+        account_open(worker, &worker->accounts[i], &config->proview[i]);
+}
+
+static void worker_close(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->job_count; i++)
+        job_free(worker->jobs[i]);
+    free(worker->jobs);
+    for (size_t i = 0; i < worker->account_count; i++)
+        store_login_release(&worker->accounts[i].login);
+    free(worker->accounts);
+    for (size_t i = 0; i < worker->stranger_count; i++)
+        free(worker->strangers[i]);
+    free(worker->strangers);
+    talview_free(worker->talview);
+}
+
+enum store_status worker_run(const struct config *config, struct store *store, const struct worker_run *run)
+{
+    struct worker worker = {.config = config, .store = store, .run = run};
+    const struct talview_limits limits = {
+        .transfers_max = (size_t)config->transfers_max,
+        .connect_timeout_ms = config->connect_timeout_ms,
+        .request_timeout_ms = config->request_timeout_ms,
+        .reply_limit_bytes = (size_t)config->reply_limit_bytes,
+        .proxy = config->proxy,
+    };
+    if (sodium_init() < 0 || !(worker.talview = talview_new(&limits))) {
+        log_error("the worker cannot start", LOG_S("reason", "libcurl or libsodium could not be set up"));
+        return STORE_ERROR;
+    }
+    worker_open(&worker);
+    enum store_status status = loop(&worker);
+    worker_close(&worker);
+    return status;
+}
