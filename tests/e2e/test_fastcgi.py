@@ -1,0 +1,312 @@
+"""The programs as FastCGI and CGI peers see them, without a web server between: what the guard and the loop promise."""
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import fastcgi
+from fastcgi import Peer, post, record, request
+
+BUILD = Path(os.environ.get("EXAMHOOK_BUILD", "build")).resolve()
+SECRETS = {"x_client_id": "client", "x_client_secret": "secret-of-the-client"}
+CONFIG = """
+[store]
+url = sqlite:{folder}/store
+[server]
+request_wait = 1s
+[examjoint main]
+client_id = client
+client_secret = secret-of-the-client
+[proview main]
+environment = development
+callback_open = yes
+[fields]
+0 = id
+1 = password
+"""
+
+
+def event(n):
+    return json.dumps({"event": "result_ready", "respondent_id": f"r{n}", "exam_id": "e"}).encode()
+
+
+class Program:
+    def __init__(self, folder, name="examjoint", stdin=None):
+        self.folder, self.name = folder, name
+        self.config = folder / "examhook.conf"
+        if not self.config.exists():
+            self.config.write_text(CONFIG.format(folder=folder))
+            self.config.chmod(0o600)
+            self.examhook("migrate")
+        self.path = folder / f"{name}.sock"
+        self.log = folder / f"{name}.log"
+        self.start(stdin)
+
+    def start(self, stdin=None):
+        command = [BUILD / f"{self.name}.fcgi", "--config", self.config]
+        if stdin is None:
+            command += ["--socket", self.path]
+        self.process = subprocess.Popen(command, stdin=stdin, stderr=open(self.log, "ab"))
+        for _ in range(200):
+            if self.process.poll() is not None or stdin is not None or self.path.exists():
+                break
+            time.sleep(0.02)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=10)
+
+    def examhook(self, *words):
+        done = subprocess.run([BUILD / "examhook", "--config", self.config, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def stored(self):
+        return [json.loads(line) for line in self.examhook("events", "--json").splitlines()]
+
+    def peer(self):
+        return Peer(self.path)
+
+    def ask(self, data):
+        peer = self.peer()
+        peer.send(data)
+        try:
+            return peer.answer()
+        finally:
+            peer.close()
+
+
+@pytest.fixture
+def program(tmp_path):
+    p = Program(tmp_path)
+    assert p.process.poll() is None, p.log.read_text()
+    yield p
+    p.stop()
+
+
+def test_one_request_and_the_connection_is_closed(program):
+    peer = program.peer()
+    peer.send(request(post(event(1), **SECRETS), event(1)))
+    assert peer.answer()[0::2] == (200, b"{}")
+    assert peer.closed()
+    assert [e["respondent_id"] for e in program.stored()] == ["r1"]
+
+
+def test_a_kept_connection_serves_many(program):
+    peer = program.peer()
+    for n in range(50):
+        peer.send(request(post(event(n), **SECRETS), event(n), keep=True))
+        assert peer.answer()[0] == 200
+    assert len(program.stored()) == 50
+
+
+def test_idle_kept_connections_pin_nobody(program):
+    idle = []
+    for n in range(300):
+        peer = program.peer()
+        peer.send(request(post(event(n), **SECRETS), event(n), keep=True))
+        assert peer.answer()[0] == 200
+        idle.append(peer)
+    began = time.monotonic()
+    assert program.ask(request(post(event(999), **SECRETS), event(999)))[0] == 200
+    assert time.monotonic() - began < 5
+    for peer in idle:
+        peer.close()
+
+
+def test_records_that_come_slowly(program):
+    data = request(post(event(1), **SECRETS), event(1), chunk=10)
+    slow = program.peer()
+    for at in range(0, len(data), 40):
+        slow.send(data[at:at + 40])
+        time.sleep(0.005)
+    assert slow.answer()[0] == 200
+
+
+def test_a_partial_request_holds_nobody_and_is_closed_in_time(program):
+    data = request(post(event(1), **SECRETS), event(1))
+    partial = program.peer()
+    partial.send(data[:-5])
+    assert program.ask(request(post(event(2), **SECRETS), event(2)))[0] == 200
+    assert partial.closed()
+    assert [e["respondent_id"] for e in program.stored()] == ["r2"]
+
+
+@pytest.mark.parametrize("data", [
+    record(fastcgi.GET_VALUES, fastcgi.pair(b"FCGI_MAX_CONNS", b"") * 4, request_id=0),
+    record(fastcgi.GET_VALUES, b"\xff\xff\xff\xff\x00" + b"A" * 100, request_id=0),
+    fastcgi.begin() + record(fastcgi.PARAMS, b"\xff\xff\xff\xff\x00" + b"A" * 100),
+    fastcgi.begin() + record(fastcgi.ABORT),
+    fastcgi.begin(role=2),
+    fastcgi.begin(request_id=0),
+    fastcgi.begin() + record(fastcgi.PARAMS, b"", request_id=7),
+    record(fastcgi.BEGIN, b"\0" * 8, version=9),
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\0" * 300,
+], ids=["get_values", "get_values_2gb", "params_2gb", "abort", "authorizer", "id_0", "other_id", "version", "http", "zeros"])
+def test_what_the_library_cannot_bear_is_closed(program, data):
+    peer = program.peer()
+    peer.send(data)
+    assert peer.closed()
+    assert program.ask(request(post(event(1), **SECRETS), event(1)))[0] == 200
+    assert program.process.poll() is None
+
+
+def test_a_request_behind_the_request_is_refused(program):
+    peer = program.peer()
+    smuggled = request(post(event(2), **SECRETS), event(2))
+    peer.send(request(post(event(1), **SECRETS), event(1), keep=True) + smuggled)
+    assert peer.closed()
+    assert program.stored() == []
+
+
+def test_a_request_inside_the_body_stays_a_body(program):
+    smuggled = request(post(event(2), **SECRETS), event(2))
+    peer = program.peer()
+    peer.send(request(post(smuggled, **SECRETS), smuggled, keep=True))
+    status, _, body = peer.answer()
+    assert status == 400 and json.loads(body)["error"] in ("nul_in_json", "invalid_json", "invalid_utf8")
+    peer.send(request(post(event(3), **SECRETS), event(3), keep=True))
+    assert peer.answer()[0] == 200
+    assert [e["respondent_id"] for e in program.stored()] == ["r3"]
+
+
+@pytest.mark.parametrize("declared", [len(event(1)) - 1, len(event(1)) + 1, 0])
+def test_a_body_of_another_length_than_declared(program, declared):
+    status, _, body = program.ask(request(post(event(1), length=declared, **SECRETS), event(1)))
+    assert (status, json.loads(body)["error"]) == (400, "incomplete_body")
+    assert program.stored() == []
+
+
+def test_a_length_that_is_none(program):
+    status, _, body = program.ask(request(post(event(1), length="12abc", **SECRETS), event(1)))
+    assert (status, json.loads(body)["error"]) == (400, "invalid_length")
+
+
+@pytest.mark.parametrize("size", [65537, 100_000, 1_000_000])
+@pytest.mark.parametrize("declared", [True, False])
+def test_too_large_a_body_is_answered(program, size, declared):
+    body = b" " * size
+    values = post(body, **SECRETS)
+    if not declared:
+        del values["CONTENT_LENGTH"]
+    peer = program.peer()
+    try:
+        peer.send(request(values, body))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it answered before the body was through
+    status, _, answer = peer.answer()
+    assert (status, json.loads(answer)["error"]) == (413, "body_too_large")
+    assert peer.closed()
+    assert program.ask(request(post(event(1), **SECRETS), event(1)))[0] == 200
+
+
+def test_a_peer_that_does_not_read(program):
+    deaf = []
+    for n in range(20):
+        peer = program.peer()
+        peer.send(request(post(event(n), **SECRETS), event(n), keep=True))
+        deaf.append(peer)
+    assert program.ask(request(post(event(99), **SECRETS), event(99)))[0] == 200
+    assert len(program.stored()) == 21
+
+
+def test_a_peer_that_leaves(program):
+    for n in range(20):
+        peer = program.peer()
+        peer.send(request(post(event(n), **SECRETS), event(n)))
+        peer.close()
+    time.sleep(0.3)
+    assert program.ask(request(post(event(99), **SECRETS), event(99)))[0] == 200
+
+
+def test_the_socket_is_for_the_web_server_alone(program):
+    assert stat.S_IMODE(program.path.stat().st_mode) == 0o660
+    second = subprocess.run([BUILD / "examjoint.fcgi", "--config", program.config, "--socket", program.path],
+                            capture_output=True, text=True, timeout=10)
+    assert second.returncode == 2
+    assert "another program is serving this socket" in second.stderr
+    assert program.ask(request(post(event(1), **SECRETS), event(1)))[0] == 200
+
+
+def test_sigterm_ends_it_and_removes_the_socket(program):
+    idle = program.peer()
+    idle.send(request(post(event(1), **SECRETS), event(1), keep=True))
+    idle.answer()
+    began = time.monotonic()
+    assert program.stop() == 0
+    assert time.monotonic() - began < 3
+    assert not program.path.exists()
+
+
+def test_a_socket_that_a_dead_program_left(program):
+    program.process.kill()
+    program.process.wait()
+    program.start()
+    assert program.ask(request(post(event(1), **SECRETS), event(1)))[0] == 200
+
+
+def test_an_inherited_listening_socket(tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.fspath(tmp_path / "inherited.sock"))
+    listener.listen(16)
+    p = Program(tmp_path, stdin=listener.fileno())
+    try:
+        peer = Peer(tmp_path / "inherited.sock")
+        peer.send(request(post(event(1), **SECRETS), event(1)))
+        assert peer.answer()[0] == 200
+    finally:
+        assert p.stop() == 0
+    assert (tmp_path / "inherited.sock").exists()
+
+
+def test_no_fastcgi_over_tcp(tmp_path):
+    listener = socket.socket(socket.AF_INET)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(16)
+    p = Program(tmp_path, stdin=listener.fileno())
+    assert p.process.wait(timeout=10) == 2
+    assert "descriptor 0 is no listening unix socket" in p.log.read_text()
+
+
+def cgi(program, name, values, body):
+    environment = {"GATEWAY_INTERFACE": "CGI/1.1", "EXAMHOOK_CONF": os.fspath(program.config), **values}
+    done = subprocess.run([BUILD / f"{name}.fcgi"], input=body, capture_output=True, env=environment, timeout=30)
+    head, _, answer = done.stdout.partition(b"\r\n\r\n")
+    status = int(head.decode().split("\r\n")[0].split()[1])
+    return status, json.loads(answer)
+
+
+def test_plain_cgi_keeps_the_same_promises(program):
+    verify = json.dumps({"event": "verify_respondent", "exam_id": "e",
+                         "fields": [{"position": 0, "value": "nobody"}, {"position": 1, "value": "x"}]}).encode()
+    assert cgi(program, "examjoint", post(event(1), **SECRETS), event(1)) == (200, {})
+    assert cgi(program, "examjoint", post(event(1), **SECRETS), event(1)) == (200, {})
+    assert cgi(program, "examjoint", post(event(1), x_client_id="client"), event(1)) == (401, {"error": "unauthorized"})
+    assert cgi(program, "examjoint", post(event(1), length=5, **SECRETS), event(1))[0] == 400
+    assert cgi(program, "examjoint", post(event(1), length=70000, **SECRETS), event(1)) == (413, {"error": "body_too_large"})
+    status, answer = cgi(program, "examjoint", post(verify, **SECRETS), verify)
+    assert status == 200 and answer["errorMessage"]
+    callback = b'{"message":"m","external_id":"1","session_uuid":"f46bd560-53f6-11eb-b441-492a960aa0ba"}'
+    assert cgi(program, "proview", {**post(callback, path="/webhooks/proview/main"), "PATH_INFO": "/main"}, callback) == (200, {})
+    rows = program.stored()
+    assert [(r["source"], r["deliveries"]) for r in rows] == [("examjoint", 2), ("examjoint", 1), ("proview", 1)]
+
+
+def test_cgi_without_a_configuration_says_so(tmp_path):
+    done = subprocess.run([BUILD / "examjoint.fcgi"], input=b"", capture_output=True,
+                          env={"GATEWAY_INTERFACE": "CGI/1.1", "EXAMHOOK_CONF": os.fspath(tmp_path / "none")})
+    assert b"Status: 503" in done.stdout and b'{"error":"not_configured"}' in done.stdout
+
+
+def test_no_other_process_may_look_into_it(program):
+    limits = Path(f"/proc/{program.process.pid}/limits").read_text()
+    line = next(x for x in limits.splitlines() if x.startswith("Max core file size"))
+    assert line.split()[4:6] == ["0", "0"]
