@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "../common/clock.h"
 #include "../common/log.h"
 
 #define OPTIONS_MAX 32
@@ -89,6 +90,16 @@ bool cli_number(const char *text, int64_t min, int64_t max, int64_t *value)
         return false;
     *value = number;
     return true;
+}
+
+bool cli_since(const struct config *config, const char *text, int64_t *ms)
+{
+    int64_t ago;
+
+    if (!clock_duration_parse(text, &ago))
+        return clock_parse(text, config->timezone, ms) == CLOCK_OK && *ms > 0;
+    *ms = clock_now_ms() - ago;
+    return *ms > 0;
 }
 
 int cli_config(struct cli *cli, enum config_role role, struct config **out)

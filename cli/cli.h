@@ -83,6 +83,9 @@ int cli_failed(struct cli *cli, const char *format, ...) __attribute__((format(p
 /* A whole number from min to max. */
 bool cli_number(const char *text, int64_t min, int64_t max, int64_t *value);
 
+/* A time ("2026-11-22 09:00", in the configured zone where it has no offset) or how long ago ("2h"). */
+bool cli_since(const struct config *config, const char *text, int64_t *ms);
+
 /* Reads the configuration in the role and sets up the log with its level. CLI_FINE, or CLI_CONFIG after the
    message; *out is the caller's. */
 int cli_config(struct cli *cli, enum config_role role, struct config **out);
