@@ -11,7 +11,9 @@
 #define PASSWORD_HASH_BYTES 384 /* the longest crypt(3) output and its NUL */
 #define PASSWORD_MAX_BYTES 511  /* of a candidate's input; what is longer never matches */
 
-/* A supported prefix and a well-formed hash or setting (crypt_checksalt agrees). */
+/* A supported prefix and a well-formed hash or setting (crypt_checksalt agrees), of a cost that one check can
+ * bear within the time budget: bcrypt up to 16, sha512crypt up to 5,000,000 rounds, yescrypt as far as
+ * crypt_gensalt(3) goes. */
 bool password_hash_supported(const char *hash);
 /* A full, well-formed hash, not only a setting: right length for its kind. */
 bool password_hash_complete(const char *hash);
