@@ -117,9 +117,11 @@ install: all
 	$(INSTALL) -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/examhook
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/languages deploy/languages/*.txt
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/nginx nginx/*.conf
-	for page in deploy/*.[1-8]; do test ! -e $$page || $(INSTALL) -D -m 644 -t $(SHARE)/man/man$${page##*.} $$page; done
-	for unit in deploy/*.service deploy/*.socket deploy/*.timer; do \
-		test ! -e $$unit || $(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $$unit; done
+	for page in deploy/man/*.[1-8]; do test ! -e $$page || $(INSTALL) -D -m 644 -t $(SHARE)/man/man$${page##*.} $$page; done
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system deploy/systemd/*.service
+	$(INSTALL) -D -m 644 deploy/systemd/examhook.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/examhook.conf
+	$(INSTALL) -D -m 644 deploy/systemd/examhook.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/examhook.conf
+	sed -i 's|/usr/local|$(PREFIX)|g' $(DESTDIR)$(PREFIX)/lib/systemd/system/examhook-*.service
 	for file in deploy/*.conf; do test ! -e $$file || $(INSTALL) -D -m 644 -t $(SHARE)/doc/examhook $$file; done
 
 clean:
