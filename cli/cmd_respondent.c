@@ -1,0 +1,317 @@
+/* examhook respondent ID: one person's story in order, from both services. */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "output.h"
+#include "rows.h"
+#include "../common/json.h"
+
+#define PAGE 500
+
+enum { KEY_JSON = 'j' };
+
+const struct cli_option cmd_respondent_options[] = {
+    {"json", NULL, KEY_JSON, "one JSON object a line, each with \"at\" and \"kind\""},
+    {NULL, NULL, 0, NULL},
+};
+
+/* One thing that happened. */
+struct entry {
+    int64_t at_ms;
+    size_t order; /* as found, for what happened at the same time */
+    char *source, *what, *about;
+    char *json;
+    char *repeated; /* the event's id where it was delivered more than once, else NULL */
+};
+
+struct story {
+    struct store *store;
+    enum store_status status;
+    struct entry *entries;
+    size_t count, room;
+    char **seen; /* ids of events and sessions that are in it already */
+    size_t seen_count;
+    char **sessions; /* session_uuids met on the way */
+    size_t session_count;
+};
+
+/* Adds the text unless it is there. True: it was new. */
+static bool add_unique(char ***texts, size_t *count, const char *text)
+{
+    for (size_t i = 0; i < *count; i++) {
+        if (!strcmp((*texts)[i], text))
+            return false;
+    }
+    *texts = xrealloc(*texts, (*count + 1) * sizeof(**texts));
+    (*texts)[(*count)++] = xstrdup(text);
+    return true;
+}
+
+/* Takes the JSON object's further members out of `json`. */
+static void add_entry(struct story *story, int64_t at_ms, const char *source, const char *what,
+                      const char *about, const struct buf *json)
+{
+    if (story->count == story->room) {
+        story->room = story->room ? story->room * 2 : 64;
+        story->entries = xrealloc(story->entries, story->room * sizeof(*story->entries));
+    }
+    story->entries[story->count] = (struct entry){.at_ms = at_ms,
+                                                  .order = story->count,
+                                                  .source = xstrdup(source ? source : ""),
+                                                  .what = xstrdup(what ? what : "?"),
+                                                  .about = xstrdup(about),
+                                                  .json = xstrdup(buf_str(json))};
+    story->count++;
+}
+
+static void begin_json(struct buf *json, int64_t at_ms, const char *kind)
+{
+    buf_addc(json, '{');
+    output_member_time(json, "at", at_ms);
+    json_add_member(json, "kind", kind);
+}
+
+static void say(struct buf *about, const char *name, const char *value)
+{
+    if (value && value[0])
+        buf_addf(about, "%s%s%s%s", about->len ? ", " : "", name, name[0] ? " " : "", value);
+}
+
+static bool take_event(void *context, const struct store_event_row *row)
+{
+    struct story *story = context;
+    struct buf json = BUF_INIT, about = BUF_INIT;
+
+    if (!add_unique(&story->seen, &story->seen_count, row->id))
+        return true;
+    if (row->session_uuid)
+        add_unique(&story->sessions, &story->session_count, row->session_uuid);
+    begin_json(&json, row->received_at_ms, "event");
+    rows_event_members(&json, row);
+    buf_addc(&json, '}');
+    say(&about, "", row->outcome);
+    say(&about, "", row->reason);
+    say(&about, "exam", row->exam_id);
+    say(&about, "respondent", row->respondent_id);
+    say(&about, "session", row->session_uuid);
+    say(&about, "external", row->external_id);
+    say(&about, "flags", row->flags);
+    say(&about, "as", row->id);
+    add_entry(story, row->received_at_ms, row->source, row->event, buf_str(&about), &json);
+    buf_release(&json);
+    buf_release(&about);
+    if (row->deliveries > 1)
+        story->entries[story->count - 1].repeated = xstrdup(row->id);
+    return true;
+}
+
+static void take_rating(struct story *story, const struct store_session_row *row,
+                        const struct store_rating_change *change)
+{
+    struct buf json = BUF_INIT, about = BUF_INIT;
+
+    begin_json(&json, change->at_ms, "rating");
+    json_add_member(&json, "session_uuid", row->session_uuid);
+    json_add_member(&json, "account", row->account);
+    json_add_member(&json, "external_id", row->external_id);
+    json_add_member(&json, "rating", change->rating);
+    json_add_member(&json, "rating_raw", change->rating_raw);
+    json_add_member(&json, "status", change->status);
+    buf_addc(&json, '}');
+    say(&about, "", change->rating_raw ? change->rating_raw : "no rating");
+    say(&about, "status", change->status);
+    say(&about, "session", row->session_uuid);
+    add_entry(story, change->at_ms, "proview", "rating", buf_str(&about), &json);
+    buf_release(&json);
+    buf_release(&about);
+}
+
+static bool take_session(void *context, const struct store_session_row *row)
+{
+    struct story *story = context;
+    struct buf json = BUF_INIT, about = BUF_INIT, name = BUF_INIT;
+    char next[OUTPUT_TIME_BYTES];
+    bool known;
+
+    buf_addf(&name, "%s/%s", row->account, row->session_uuid);
+    known = !add_unique(&story->seen, &story->seen_count, buf_str(&name));
+    buf_release(&name);
+    if (known)
+        return true;
+    add_unique(&story->sessions, &story->session_count, row->session_uuid);
+    begin_json(&json, row->first_seen_at_ms, "session");
+    rows_session_members(&json, row);
+    buf_addc(&json, '}');
+    say(&about, "now", row->state);
+    say(&about, "session", row->session_uuid);
+    say(&about, "external", row->external_id);
+    say(&about, "type", row->type);
+    say(&about, "last error", row->last_error);
+    say(&about, "next attempt", output_time(row->next_attempt_at_ms, next));
+    add_entry(story, row->first_seen_at_ms, "proview", "session", buf_str(&about), &json);
+    buf_release(&json);
+    buf_release(&about);
+    for (size_t i = 0; i < row->history_count; i++)
+        take_rating(story, row, &row->history[i]);
+    return true;
+}
+
+static enum store_status gather(struct story *story, const char *person)
+{
+    struct store_filter filter = {.person = person};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    bool more = true;
+
+    while (more && !story->status) {
+        enum store_status status;
+
+        more = false;
+        status = store_events(story->store, &filter, &cursor, PAGE, take_event, story, &more);
+        if (status)
+            story->status = status;
+    }
+    cursor = (struct store_cursor)STORE_CURSOR_START;
+    more = true;
+    while (more && !story->status) {
+        more = false;
+        story->status = store_sessions(story->store, &filter, &cursor, PAGE, take_session, story, &more);
+    }
+    return story->status;
+}
+
+struct delivery_context {
+    struct story *story;
+    size_t event; /* its entry */
+};
+
+static bool take_delivery(void *context, const struct store_delivery_row *row)
+{
+    const struct delivery_context *delivery = context;
+    struct entry event = delivery->story->entries[delivery->event];
+    struct buf json = BUF_INIT, about = BUF_INIT;
+
+    begin_json(&json, row->received_at_ms, "delivery");
+    json_add_member(&json, "id", event.repeated);
+    json_add_member_int(&json, "number", row->number);
+    output_member_json(&json, "body", row->body);
+    buf_addc(&json, '}');
+    buf_addf(&about, "%s again (%s)", event.repeated, row->body ? "another body" : "the same body");
+    add_entry(delivery->story, row->received_at_ms, event.source, event.what, buf_str(&about), &json);
+    buf_release(&json);
+    buf_release(&about);
+    return true;
+}
+
+/* The later deliveries of every event found, read when the listings are over. */
+static void gather_deliveries(struct story *story)
+{
+    struct delivery_context context = {.story = story};
+    size_t events = story->count;
+
+    for (; context.event < events && !story->status; context.event++) {
+        if (story->entries[context.event].repeated)
+            story->status = store_deliveries(story->store, story->entries[context.event].repeated,
+                                             take_delivery, &context);
+    }
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+
+    if (x->at_ms != y->at_ms)
+        return x->at_ms < y->at_ms ? -1 : 1;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+static void tell(FILE *out, struct story *story, bool json)
+{
+    static const struct table_column columns[] = {
+        {"TIME (UTC)", 0}, {"SOURCE", 0}, {"WHAT", 40}, {"ABOUT", 0}};
+    struct table *table = json ? NULL : table_new(out, columns, sizeof(columns) / sizeof(columns[0]));
+
+    if (story->count)
+        qsort(story->entries, story->count, sizeof(*story->entries), compare_entries);
+    for (size_t i = 0; i < story->count; i++) {
+        const struct entry *entry = &story->entries[i];
+
+        if (json) {
+            struct buf line = BUF_INIT;
+
+            buf_adds(&line, entry->json);
+            output_json(out, &line);
+            buf_release(&line);
+            continue;
+        }
+        table_cell_time(table, entry->at_ms);
+        table_cell(table, entry->source);
+        table_cell(table, entry->what);
+        table_cell(table, entry->about);
+    }
+    table_free(table);
+}
+
+static void story_release(struct story *story)
+{
+    for (size_t i = 0; i < story->count; i++) {
+        free(story->entries[i].source);
+        free(story->entries[i].what);
+        free(story->entries[i].about);
+        free(story->entries[i].json);
+        free(story->entries[i].repeated);
+    }
+    for (size_t i = 0; i < story->seen_count; i++)
+        free(story->seen[i]);
+    for (size_t i = 0; i < story->session_count; i++)
+        free(story->sessions[i]);
+    free(story->entries);
+    free(story->seen);
+    free(story->sessions);
+}
+
+static int run(struct cli *cli, const struct config *config, const char *id, bool json)
+{
+    struct story story = {0};
+    int code = cli_store(cli, config, 0, STORE_EXAMJOINT | STORE_PROVIEW | STORE_RATINGS, &story.store);
+
+    if (code)
+        return code;
+    gather(&story, id);
+    /* A callback names a session, and a session's other callbacks belong to the story whatever they claim. */
+    for (size_t i = 0; i < story.session_count && !story.status; i++)
+        gather(&story, story.sessions[i]);
+    gather_deliveries(&story);
+    if (story.status)
+        code = cli_store_failed(cli, story.store, story.status, "reading the events");
+    else if (!story.count)
+        code = cli_failed(cli, "nothing is stored about that id");
+    else
+        tell(cli->out, &story, json);
+    story_release(&story);
+    store_free(story.store);
+    return code;
+}
+
+int cmd_respondent(struct cli *cli, int argc, char **argv)
+{
+    struct config *config = NULL;
+    const char *value;
+    bool json = false;
+    int code;
+
+    for (int key; (key = cli_option_next(cli, argc, argv, &value)) != -1;) {
+        if (key != KEY_JSON)
+            return CLI_USAGE;
+        json = true;
+    }
+    if (argc - optind != 1 || !argv[optind][0])
+        return cli_usage(cli, "needs one ID");
+    code = cli_config(cli, cli->command->role, &config);
+    if (code)
+        return code;
+    code = run(cli, config, argv[optind], json);
+    config_free(config);
+    return code;
+}
