@@ -378,8 +378,7 @@ static int remember_frames(void *context, sqlite3 *db, const char *schema, int f
 }
 
 /* The value of a pragma or of any query of one number. */
-static enum store_status number_of(struct store *store, struct store_file *file, const char *sql,
-                                   int64_t *number)
+enum store_status store_number(struct store *store, struct store_file *file, const char *sql, int64_t *number)
 {
     sqlite3_stmt *statement = NULL;
     enum store_status status = STORE_OK;
@@ -387,7 +386,7 @@ static enum store_status number_of(struct store *store, struct store_file *file,
         sqlite3_step(statement) == SQLITE_ROW)
         *number = sqlite3_column_int64(statement, 0);
     else
-        status = store_fail(store, file, "opening");
+        status = store_fail(store, file, "reading");
     sqlite3_finalize(statement);
     return status;
 }
@@ -407,24 +406,7 @@ static enum store_status look_at_journal(struct store *store, struct store_file 
     return status;
 }
 
-static enum store_status look_at_version(struct store *store, struct store_file *file)
-{
-    int64_t version = 0;
-    enum store_status status = number_of(store, file, "PRAGMA user_version", &version);
-    if (status != STORE_OK)
-        return status;
-    const char *label = store_file_label(file->area);
-    if (version < STORE_SCHEMA)
-        return store_say(store, STORE_OLD, "%s has schema %lld, this program wants %d: examhook migrate",
-                         label, (long long)version, STORE_SCHEMA);
-    if (version > STORE_SCHEMA + 1)
-        return store_say(store, STORE_NEW,
-                         "%s has schema %lld, made by a newer examhook; this one bears up to %d", label,
-                         (long long)version, STORE_SCHEMA + 1);
-    return STORE_OK;
-}
-
-static enum store_status settle(struct store *store, struct store_file *file, bool writable)
+static enum store_status settle(struct store *store, struct store_file *file, bool writable, int64_t *version)
 {
     sqlite3 *db = file->db;
     sqlite3_busy_timeout(db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
@@ -442,10 +424,10 @@ static enum store_status settle(struct store *store, struct store_file *file, bo
         return store_fail(store, file, "opening");
     enum store_status status = look_at_journal(store, file);
     if (status == STORE_OK)
-        status = look_at_version(store, file);
+        status = store_number(store, file, "PRAGMA user_version", version);
     int64_t page = 4096;
     if (status == STORE_OK)
-        status = number_of(store, file, "PRAGMA page_size", &page);
+        status = store_number(store, file, "PRAGMA page_size", &page);
     if (status != STORE_OK)
         return status;
     file->page_bytes = (int)page;
@@ -467,7 +449,8 @@ static char *resolved_path(const struct store_file *file)
     return path;
 }
 
-enum store_status store_file_connect(struct store *store, struct store_file *file, bool writable)
+enum store_status store_file_connect_any(struct store *store, struct store_file *file, bool writable,
+                                         int64_t *version)
 {
     store_file_disconnect(file);
     struct stat seen;
@@ -488,7 +471,7 @@ enum store_status store_file_connect(struct store *store, struct store_file *fil
         /* Asked for more than the file's mode gives, SQLite opens it for reading. */
         status = store_say(store, STORE_DENIED, "%s may only be read by this user", file->path);
     } else {
-        status = settle(store, file, writable);
+        status = settle(store, file, writable, version);
     }
     free(path);
     if (status != STORE_OK) {
@@ -501,6 +484,38 @@ enum store_status store_file_connect(struct store *store, struct store_file *fil
     return STORE_OK;
 }
 
+static enum store_status judge_version(struct store *store, const struct store_file *file, int64_t version)
+{
+    const char *label = store_file_label(file->area);
+    if (version < STORE_SCHEMA)
+        return store_say(store, STORE_OLD, "%s has schema %lld, this program wants %d: run examhook migrate",
+                         label, (long long)version, STORE_SCHEMA);
+    if (version > STORE_SCHEMA + 1)
+        return store_say(store, STORE_NEW,
+                         "%s has schema %lld, made by a newer examhook; this one bears up to %d", label,
+                         (long long)version, STORE_SCHEMA + 1);
+    return STORE_OK;
+}
+
+enum store_status store_file_connect(struct store *store, struct store_file *file, bool writable)
+{
+    int64_t version = 0;
+    enum store_status status = store_file_connect_any(store, file, writable, &version);
+    if (status == STORE_OK)
+        status = judge_version(store, file, version);
+    if (status != STORE_OK)
+        store_file_disconnect(file);
+    return status;
+}
+
+static bool is_being_read(const struct store_file *file)
+{
+    for (size_t i = 0; i < STORE_STATEMENTS; i++)
+        if (file->statements[i] && sqlite3_stmt_busy(file->statements[i]))
+            return true;
+    return false;
+}
+
 enum store_status store_file_ready(struct store *store, struct store_file *file)
 {
     if (!file->path)
@@ -510,6 +525,9 @@ enum store_status store_file_ready(struct store *store, struct store_file *file)
     struct stat named;
     if (file->db && !file->suspect && stat(file->path, &named) == 0 && named.st_dev == file->seen.st_dev &&
         named.st_ino == file->seen.st_ino)
+        return STORE_OK;
+    /* Not under the feet of a listing whose listener asks for more. */
+    if (file->db && is_being_read(file))
         return STORE_OK;
     return store_file_connect(store, file, file->writable);
 }
@@ -561,6 +579,19 @@ void store_bind_text(sqlite3_stmt *statement, int index, const char *text)
 const char *store_column_text(sqlite3_stmt *statement, int column)
 {
     return (const char *)sqlite3_column_text(statement, column);
+}
+
+bool store_id_read(const char *id, char letter, int64_t *number)
+{
+    if (id[0] != letter || id[1] < '0' || id[1] > '9')
+        return false;
+    char *end;
+    errno = 0;
+    long long value = strtoll(id + 1, &end, 10);
+    if (errno != 0 || *end != '\0')
+        return false;
+    *number = value;
+    return true;
 }
 
 /* --- Opening -----------------------------------------------------------------------------------------------
@@ -651,6 +682,13 @@ enum store_status store_round_begin(struct store *store, enum store_area area)
     return STORE_OK;
 }
 
+enum store_status store_in_round(struct store *store, const struct store_file *file)
+{
+    if (store->round == file)
+        return STORE_OK;
+    return store_say(store, STORE_ERROR, "no round runs in %s", store_file_label(file->area));
+}
+
 enum store_status store_step_begin(struct store *store)
 {
     if (!store->round)
@@ -680,7 +718,7 @@ static void checkpoint(struct store *store, struct store_file *file)
 {
     int64_t bytes = (int64_t)file->wal_frames * file->page_bytes;
     int64_t tried = (int64_t)file->wal_tried * file->page_bytes;
-    if (!file->wal || bytes <= WAL_BYTES_MAX)
+    if (!file->db || !file->wal || bytes <= WAL_BYTES_MAX)
         return;
     if (file->wal_tried && bytes >= tried && bytes < tried + WAL_RETRY_BYTES)
         return;

@@ -25,9 +25,13 @@
 #define STORE_SCHEMA 1
 
 /* Prepared statements are made when first used and kept; each file numbers its own within its area, from 0.
-   Those from STORE_STATEMENTS_ROUND on belong to the rounds of every area. */
+   Those from STORE_STATEMENTS_ROUND on belong to the rounds of every area, the others named here to the files
+   that share ExamJoint's and Proview's areas. */
 #define STORE_STATEMENTS 64
 #define STORE_STATEMENTS_ROUND 56
+#define STORE_STATEMENTS_ATTEMPTS 10
+#define STORE_STATEMENTS_LIST 30
+#define STORE_STATEMENTS_CARE 44
 
 #define STORE_FILE_MODE 0640
 #define STORE_LOCK_MODE 0600 /* nobody but the writer has a reason to hold it */
@@ -71,6 +75,12 @@ const char *store_file_label(enum store_area area);
 
 /* Opens file->path with every setting this store wants, and looks at its schema version. Never creates. */
 enum store_status store_file_connect(struct store *store, struct store_file *file, bool writable);
+/* The same for a file of any schema version, which it gives: 0 for one that is empty. */
+enum store_status store_file_connect_any(struct store *store, struct store_file *file, bool writable,
+                                         int64_t *version);
+/* The one number that this SQL gives. */
+enum store_status store_number(struct store *store, struct store_file *file, const char *sql,
+                               int64_t *number);
 /* Finalizes the statements and closes the connection; the lock stays as it is. */
 void store_file_disconnect(struct store_file *file);
 /* Before a read outside a round: connects where need be (first use, after an I/O error, another file put in
@@ -98,6 +108,9 @@ enum store_status store_say_errno(struct store *store, const char *doing);
 /* Maps SQLite's last result on this file to a status and keeps the message ("doing: what SQLite said"). */
 enum store_status store_fail(struct store *store, struct store_file *file, const char *doing);
 
+/* What writes within a round needs one, in its own area: STORE_ERROR otherwise. */
+enum store_status store_in_round(struct store *store, const struct store_file *file);
+
 /* --- Statements --------------------------------------------------------------------------------------------
  */
 
@@ -112,6 +125,8 @@ enum store_status store_run(struct store *store, struct store_file *file, sqlite
 void store_bind_text(sqlite3_stmt *statement, int index, const char *text);
 /* The column's text, NULL for NULL. Dies with the next step. */
 const char *store_column_text(sqlite3_stmt *statement, int column);
+/* The number in "e12" or "c7". False: not an id of that letter. */
+bool store_id_read(const char *id, char letter, int64_t *number);
 
 /* --- The areas
  * ---------------------------------------------------------------------------------------------- */
