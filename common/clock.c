@@ -34,8 +34,9 @@ const char *clock_format(int64_t ms, char text[CLOCK_TEXT_BYTES])
     struct tm tm;
     if (rest < 0)
         rest += 1000;
-    seconds = (time_t)((ms - rest) / 1000);
-    if (ms < INT64_MIN + 1000 || !gmtime_r(&seconds, &tm)) {
+    /* Rounded down; the division alone would round towards 1970. */
+    seconds = (time_t)(ms / 1000 - (ms % 1000 < 0 ? 1 : 0));
+    if (!gmtime_r(&seconds, &tm)) {
         snprintf(text, CLOCK_TEXT_BYTES, "-");
         return text;
     }

@@ -284,46 +284,49 @@ static void drop_newline(struct buf *secret)
         secret->len--;
 }
 
-/* NULL: good. Else what is wrong with the open file; `secret` holds what it says. */
-static const char *secret_file_fault(int fd, struct buf *secret)
+/* Puts what is wrong with the open file into `reason`; else `secret` holds what it says. */
+static bool take_secret_file(int fd, const struct config_value *value, const char *path, struct buf *secret,
+                             struct buf *reason)
 {
     struct stat st;
     if (fstat(fd, &st) != 0)
-        return strerror(errno);
-    if (!S_ISREG(st.st_mode))
-        return "is not a file";
-    if (st.st_mode & S_IRWXO)
-        return "open";
-    if (!read_secret(fd, secret))
-        return strerror(errno);
+        buf_addf(reason, "%s cannot be looked at: %s", path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        buf_addf(reason, "%s is not a file", path);
+    else if (st.st_mode & S_IRWXO)
+        buf_addf(reason, "%s is open to every user: run chmod o-rwx %s", path, path);
+    else if (!read_secret(fd, secret))
+        buf_addf(reason, "%s cannot be read: %s", path, strerror(errno));
+    if (reason->len > 0)
+        return false;
     drop_newline(secret);
-    if (secret->len == 0)
-        return "is empty";
-    if (memchr(secret->data, '\0', secret->len))
-        return "has a NUL byte in it";
-    return NULL;
+    if (secret->len == 0) {
+        buf_addf(reason, "%s is empty", path);
+        return false;
+    }
+    if (memchr(secret->data, '\0', secret->len)) {
+        buf_addf(reason, "%s has a NUL byte in it", path);
+        return false;
+    }
+    buf_addf(reason, "what is in %s ", path);
+    return config_value_check(value->option, buf_str(secret), reason);
 }
 
 static bool load_secret_file(const struct building *b, const struct config_value *value, const char *path,
                              struct buf *secret)
 {
-    const char *name = value->option->name, *fault;
     struct buf reason = BUF_INIT;
-    bool good = true;
+    bool good = false;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return config_refuse(b->why, b->source->path, value->line, "%s_file: %s cannot be opened: %s", name,
-                             path, strerror(errno));
-    fault = secret_file_fault(fd, secret);
-    if (fault && strcmp(fault, "open") == 0)
-        good = config_refuse(b->why, b->source->path, value->line,
-                             "%s_file: %s is open to every user: run chmod o-rwx %s", name, path, path);
-    else if (fault)
-        good = config_refuse(b->why, b->source->path, value->line, "%s_file: %s: %s", name, path, fault);
-    else if (!config_value_check(value->option, buf_str(secret), &reason))
-        good = config_refuse(b->why, b->source->path, value->line, "%s_file: what is in %s %s", name, path,
-                             buf_str(&reason));
-    close(fd);
+        buf_addf(&reason, "%s cannot be opened: %s", path, strerror(errno));
+    else
+        good = take_secret_file(fd, value, path, secret, &reason);
+    if (fd >= 0)
+        close(fd);
+    if (!good)
+        config_refuse(b->why, b->source->path, value->line, "%s_file: %s", value->option->name,
+                      buf_str(&reason));
     buf_release(&reason);
     return good;
 }

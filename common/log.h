@@ -1,6 +1,7 @@
 /*
  * One line a happening on standard error, in logfmt: time=... level=... program=... msg="..." key=value ...
- * Under systemd (JOURNAL_STREAM is set) the time is left to the journal and a <N> priority stands in front.
+ * Under systemd (JOURNAL_STREAM names our standard error) the time is left to the journal and a <N> priority
+ * stands in front.
  *
  * A value never holds a secret, a password, a request's body or a candidate's input: there is no function
  * here that would know, so it is the caller's promise. Values are quoted and escaped; control bytes and what
@@ -19,7 +20,12 @@ struct log_field {
     long long number;
 };
 
-#define LOG_S(k, v) ((struct log_field){.key = (k), .text = (v) ? (v) : ""})
+/* NULL is shown as an empty text. A function, so that an array may be given without a compiler's warning. */
+static inline struct log_field log_text_field(const char *key, const char *text)
+{
+    return (struct log_field){.key = key, .text = text ? text : ""};
+}
+#define LOG_S(k, v) log_text_field((k), (v))
 #define LOG_I(k, v) ((struct log_field){.key = (k), .number = (v)})
 
 /* Once, at the start, before there are threads. `program` is not copied. */
