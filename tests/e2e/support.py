@@ -1,0 +1,296 @@
+"""The real thing in a temporary folder: nginx with the shipped files over TLS, the two FastCGI programs, and
+where a test wants them the worker and the stand-in of Talview. Clients: http.client, curl, a raw socket."""
+import http.client
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+import uuid
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.abspath(os.environ.get("EXAMHOOK_BUILD") or os.path.join(TOP, "build"))
+WRAP = shlex.split(os.environ.get("EXAMHOOK_WRAP") or "")
+# Under valgrind everything takes long.
+PATIENCE = 20 if WRAP else 1
+PYTHON = "/usr/bin/python3"
+LANGUAGES = os.path.join(TOP, "deploy/languages")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def unique(prefix="r"):
+    return prefix + secrets.token_hex(6)
+
+
+def a_uuid():
+    return str(uuid.uuid4())
+
+
+def wait_for(what, seconds=10, every=0.05):
+    """The first true value that what() gives; the last value when the time is over."""
+    end = time.monotonic() + seconds * PATIENCE
+    while True:
+        value = what()
+        if value or time.monotonic() > end:
+            return value
+        time.sleep(every)
+
+
+def environment():
+    """Ours without what would change what is tested."""
+    drop = ("EXAMHOOK_CONF", "DOCUMENT_ROOT", "JOURNAL_STREAM", "GATEWAY_INTERFACE")
+    clean = {k: v for k, v in os.environ.items() if k not in drop and not k.lower().endswith("_proxy")}
+    clean["PATH"] += ":/usr/sbin:/sbin"
+    clean["ASAN_OPTIONS"] = "abort_on_error=1:handle_abort=0:" + clean.get("ASAN_OPTIONS", "")
+    return clean
+
+
+class Reply:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return "%d %r" % (self.status, self.body[:300])
+
+
+class Part:
+    """A running program; its output is in folder/log/NAME.log."""
+
+    def __init__(self, name, command, folder):
+        self.name, self.log_path = name, os.path.join(folder, "log", name + ".log")
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
+                                            env=environment())
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def stop(self, number=signal.SIGTERM, seconds=10):
+        if self.alive():
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("%s did not stop within %d s" % (self.name, seconds)) from None
+
+
+class Site:
+    """`conf` is the configuration's text behind [store] and [verify] languages; `nginx` may change the text of a
+    shipped nginx file: nginx(name, text) -> text. `rosters` are (account, CSV text)."""
+
+    def __init__(self, conf, rosters=(), nginx=None, verify="", store=""):
+        self.folder = tempfile.mkdtemp(prefix="examhook-e2e-")
+        self.port = free_port()
+        self.base = "https://127.0.0.1:%d" % self.port
+        self.parts = {}
+        self.talview_url = None
+        for name in ("log", "tls", "sock"):
+            os.mkdir(os.path.join(self.folder, name))
+        self.conf_path = self.path("examhook.conf")
+        self.write_conf(conf, verify, store)
+        self.certificate()
+        self.write_nginx(nginx)
+        self.ok("migrate")
+        for account, text in rosters:
+            self.roster(account, text)
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def write_conf(self, conf, verify="", store=""):
+        text = "[store]\nurl = sqlite:%s\n%s\n[verify]\nlanguages = %s\n%s\n%s" % (
+            self.path("store"), store, LANGUAGES, verify, conf)
+        with open(os.open(self.conf_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w",
+                  encoding="utf-8") as f:
+            f.write(text)
+
+    def certificate(self):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                        "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                        "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", self.path("tls/key.pem"), "-out",
+                        self.path("tls/cert.pem")], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        self.tls = ssl.create_default_context(cafile=self.path("tls/cert.pem"))
+
+    def write_nginx(self, change):
+        done = subprocess.run([os.path.join(TOP, "nginx/standalone"), self.folder, str(self.port)], check=True,
+                              stdout=subprocess.PIPE, text=True)
+        self.nginx_conf = done.stdout.strip()
+        for name in ("examhook-http.conf", "examhook-locations.conf", "examhook.conf") if change else ():
+            path = self.path("nginx", name)
+            with open(path, encoding="utf-8") as f:
+                text = f.read()
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(change(name, text))
+
+    # --- Running -----------------------------------------------------------------------------------------
+
+    def start_program(self, name):
+        socket_path = self.path("sock", name + ".sock")
+        self.parts[name] = Part(name, WRAP + [os.path.join(BUILD, name + ".fcgi"), "--config", self.conf_path,
+                                              "--socket", socket_path], self.folder)
+
+        def listening():
+            assert self.parts[name].alive(), self.parts[name].log()
+            with socket.socket(socket.AF_UNIX) as s:
+                return s.connect_ex(socket_path) == 0
+        assert wait_for(listening), "no socket: " + self.parts[name].log()
+
+    def start_nginx(self):
+        self.parts["nginx"] = Part("nginx", ["nginx", "-e", "stderr", "-c", self.nginx_conf], self.folder)
+
+        def listening():
+            assert self.parts["nginx"].alive(), self.parts["nginx"].log()
+            with socket.socket() as s:
+                return s.connect_ex(("127.0.0.1", self.port)) == 0
+        assert wait_for(listening), self.parts["nginx"].log()
+
+    def start(self):
+        self.start_program("examjoint")
+        self.start_program("proview")
+        self.start_nginx()
+        return self
+
+    def start_standin(self, *options):
+        """Returns its address; its authority is folder/talview/ca.pem."""
+        part = Part("talview", [PYTHON, os.path.join(TOP, "tests/standin/talview.py"), "--port", "0", "--dir",
+                                self.path("talview"), *options], self.folder)
+        self.parts["talview"] = part
+        found = wait_for(lambda: re.search(r"^ready (https:\S+)", part.log(), re.M) or not part.alive(), 20)
+        assert part.alive() and found, part.log()
+        self.talview_url = found.group(1)
+        return self.talview_url
+
+    def start_worker(self):
+        self.parts["worker"] = Part("worker", WRAP + [os.path.join(BUILD, "examhook"), "--config", self.conf_path,
+                                                      "work"], self.folder)
+
+    def stop(self, name, **how):
+        return self.parts.pop(name).stop(**how)
+
+    def close(self):
+        """Stops everything; every program must have lived until now and end by itself with status 0."""
+        trouble = []
+        for name in list(self.parts):
+            part = self.parts.pop(name)
+            if not part.alive():
+                trouble.append("%s had ended with %s:\n%s" % (name, part.process.returncode, part.log()[-3000:]))
+                continue
+            status = part.stop()
+            if status != 0 and name != "talview":
+                trouble.append("%s ended with %s:\n%s" % (name, status, part.log()[-3000:]))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert not trouble, "\n".join(trouble)
+
+    # --- The operator's command --------------------------------------------------------------------------
+
+    def examhook(self, *arguments, **how):
+        return subprocess.run(WRAP + [os.path.join(BUILD, "examhook"), "--config", self.conf_path, *arguments],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+                              check=False, **how)
+
+    def ok(self, *arguments):
+        done = self.examhook(*arguments)
+        assert done.returncode == 0, (arguments, done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def rows(self, *arguments):
+        return [json.loads(line) for line in self.ok(*arguments).splitlines()]
+
+    def events(self, **wanted):
+        """The stored events whose members are as wanted."""
+        return [row for row in self.rows("events", "--json")
+                if all(row.get(name) == value for name, value in wanted.items())]
+
+    def roster(self, account, text, *options):
+        path = self.path("roster.csv")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        self.ok("roster", "import", path, "--account", account, *options)
+        os.remove(path)
+
+    # --- Clients -----------------------------------------------------------------------------------------
+
+    def ask(self, method, path, body=None, headers=()):
+        """One request by http.client. `headers` are pairs, repeated names are sent repeatedly."""
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls, timeout=60 * PATIENCE)
+        try:
+            connection.putrequest(method, path)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            for name, value in headers:
+                connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def connect(self):
+        return self.tls.wrap_socket(socket.create_connection(("127.0.0.1", self.port), 60 * PATIENCE),
+                                    server_hostname="localhost")
+
+    def raw(self, data):
+        """Sends bytes as they are, reads until the server closes."""
+        with self.connect() as s:
+            s.sendall(data)
+            got = b""
+            while True:
+                try:
+                    more = s.recv(65536)
+                except (ssl.SSLError, ConnectionError):
+                    break
+                if not more:
+                    break
+                got += more
+        return got
+
+    def curl(self, path, *options):
+        """(status, HTTP version, body) as curl has it."""
+        done = subprocess.run(["curl", "-sS", "--noproxy", "*", "--cacert", self.path("tls/cert.pem"), "-w",
+                               "\n%{http_code} %{http_version}", *options, self.base + path],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        body, _, tail = done.stdout.rpartition("\n")
+        status, version = tail.split()
+        return int(status), version, body
+
+
+def written_files(folder):
+    """Every file below the folder, as (path, content)."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            if os.path.isfile(path):
+                with open(path, "rb") as f:
+                    yield path, f.read()
+
+
+def parse_head(data):
+    """(status, headers in lower case, body) of a raw HTTP/1 reply."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    headers = dict((k.strip().lower(), v.strip()) for k, _, v in (line.partition(":") for line in lines[1:]))
+    return int(lines[0].split()[1]), headers, body
