@@ -1,0 +1,529 @@
+/* The SQLite store looked after: what is old goes, what is there is copied and checked. */
+#include "store_sqlite.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+static const enum store_area areas[] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_PROVIEW, STORE_RATINGS};
+#define AREA_COUNT (sizeof areas / sizeof areas[0])
+
+/* --- Purge -------------------------------------------------------------------------------------------------
+ */
+
+/* One round of a purge: so many rows, or so much text, that it stays far below 50 ms. */
+#define PURGE_ROWS 200
+#define PURGE_BYTES (256 * 1024)
+/* Between two rounds the intake comes first. */
+#define PURGE_PAUSE_MS 5
+
+enum { PURGE_FIND = STORE_STATEMENTS_CARE, PURGE_DELIVERIES, PURGE_ROW };
+
+/* Where a purge stands: by time of receipt, then by id. */
+struct purge {
+    int64_t before_ms, at_ms, id;
+    int64_t ids[PURGE_ROWS];
+    size_t count;
+};
+
+static void rest(void)
+{
+    struct timespec pause = {.tv_nsec = PURGE_PAUSE_MS * 1000000L};
+    nanosleep(&pause, NULL);
+}
+
+/* The next rows to go. What was received before the time but repeated since stays, and is passed by. */
+static enum store_status purge_find(struct store *store, struct store_file *file, struct purge *purge)
+{
+    enum store_status status = store_file_ready(store, file);
+    if (status != STORE_OK)
+        return status;
+    sqlite3_stmt *statement = store_statement(
+        store, file, PURGE_FIND,
+        file->area == STORE_EXAMJOINT
+            ? "SELECT id, received_at, ifnull(length(body), 0) + ifnull((SELECT sum(length(d.body)) FROM "
+              "deliveries d"
+              " WHERE d.event_id = events.id), 0) FROM events WHERE (received_at, id) > (?1, ?2)"
+              " AND received_at < ?3 AND last_received_at < ?3 ORDER BY received_at, id LIMIT ?4"
+            : "SELECT id, received_at, length(body) FROM callbacks WHERE (received_at, id) > (?1, ?2)"
+              " AND received_at < ?3 AND last_received_at < ?3 ORDER BY received_at, id LIMIT ?4",
+        &status);
+    if (!statement)
+        return status;
+    sqlite3_bind_int64(statement, 1, purge->at_ms);
+    sqlite3_bind_int64(statement, 2, purge->id);
+    sqlite3_bind_int64(statement, 3, purge->before_ms);
+    sqlite3_bind_int64(statement, 4, PURGE_ROWS);
+    int64_t bytes = 0;
+    int code = SQLITE_DONE;
+    purge->count = 0;
+    while (purge->count < PURGE_ROWS && bytes < PURGE_BYTES &&
+           (code = sqlite3_step(statement)) == SQLITE_ROW) {
+        purge->id = sqlite3_column_int64(statement, 0);
+        purge->at_ms = sqlite3_column_int64(statement, 1);
+        purge->ids[purge->count++] = purge->id;
+        bytes += sqlite3_column_int64(statement, 2);
+    }
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        status = store_fail(store, file, "looking for what is old");
+    sqlite3_reset(statement);
+    return status;
+}
+
+static enum store_status delete_by(struct store *store, struct store_file *file, int slot, const char *sql,
+                                   int64_t first, int64_t second, int64_t *removed)
+{
+    enum store_status status = STORE_OK;
+    sqlite3_stmt *statement = store_statement(store, file, slot, sql, &status);
+    if (!statement)
+        return status;
+    sqlite3_bind_int64(statement, 1, first);
+    sqlite3_bind_int64(statement, 2, second);
+    status = store_run(store, file, statement, "purging");
+    *removed = sqlite3_changes64(file->db);
+    return status;
+}
+
+/* A row that was repeated since it was found stays, and so do its deliveries. */
+static enum store_status purge_row(struct store *store, struct store_file *file, int64_t id,
+                                   int64_t before_ms, int64_t *removed)
+{
+    bool events = file->area == STORE_EXAMJOINT;
+    int64_t deliveries;
+    enum store_status status =
+        delete_by(store, file, PURGE_ROW,
+                  events ? "DELETE FROM events WHERE id = ?1 AND last_received_at < ?2"
+                         : "DELETE FROM callbacks WHERE id = ?1 AND last_received_at < ?2",
+                  id, before_ms, removed);
+    if (status != STORE_OK || !events || *removed == 0)
+        return status;
+    return delete_by(store, file, PURGE_DELIVERIES,
+                     "DELETE FROM deliveries WHERE event_id = ?1 AND ?2 IS NOT NULL", id, before_ms,
+                     &deliveries);
+}
+
+static enum store_status purge_round(struct store *store, struct store_file *file, const struct purge *purge,
+                                     int64_t *removed)
+{
+    int64_t gone = 0;
+    enum store_status status = store_round_begin(store, file->area);
+    if (status != STORE_OK)
+        return status;
+    for (size_t i = 0; status == STORE_OK && i < purge->count; i++) {
+        int64_t row = 0;
+        status = purge_row(store, file, purge->ids[i], purge->before_ms, &row);
+        gone += row;
+    }
+    if (status != STORE_OK) {
+        store_round_abandon(store);
+        return status;
+    }
+    status = store_round_commit(store);
+    if (status == STORE_OK)
+        *removed += gone;
+    return status;
+}
+
+static enum store_status purge_area(struct store *store, struct store_file *file, int64_t before_ms,
+                                    int64_t *removed)
+{
+    struct purge purge = {.before_ms = before_ms, .at_ms = INT64_MIN, .id = INT64_MIN};
+    for (;;) {
+        enum store_status status = purge_find(store, file, &purge);
+        if (status != STORE_OK || purge.count == 0)
+            return status;
+        status = purge_round(store, file, &purge, removed);
+        if (status != STORE_OK)
+            return status;
+        rest();
+    }
+}
+
+static enum store_status purge_sessions(struct store *store, int64_t before_ms, int64_t *removed)
+{
+    for (;;) {
+        int64_t some = 0;
+        enum store_status status = store_round_begin(store, STORE_RATINGS);
+        if (status != STORE_OK)
+            return status;
+        status = store_purge_sessions(store, before_ms, PURGE_ROWS / 4, &some);
+        if (status != STORE_OK || some == 0) {
+            store_round_abandon(store);
+            return status;
+        }
+        status = store_round_commit(store);
+        if (status != STORE_OK)
+            return status;
+        *removed += some;
+        rest();
+    }
+}
+
+enum store_status store_purge(struct store *store, int64_t before_ms, struct store_purged *purged)
+{
+    struct store_purged gone = {0};
+    enum store_status status = STORE_OK;
+    if (store->examjoint.writable)
+        status = purge_area(store, &store->examjoint, before_ms, &gone.events);
+    if (status == STORE_OK && store->proview.writable)
+        status = purge_area(store, &store->proview, before_ms, &gone.callbacks);
+    if (status == STORE_OK && store->ratings.writable)
+        status = purge_sessions(store, before_ms, &gone.sessions);
+    if (status == STORE_OK)
+        *purged = gone;
+    return status;
+}
+
+/* --- Backup ------------------------------------------------------------------------------------------------
+ */
+
+static bool is_empty_folder(const char *folder)
+{
+    DIR *listing = opendir(folder);
+    if (!listing)
+        return false;
+    const struct dirent *entry;
+    bool empty = true;
+    while (empty && (entry = readdir(listing)))
+        empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
+    closedir(listing);
+    return empty;
+}
+
+static enum store_status make_backup_folder(struct store *store, const char *folder)
+{
+    if (mkdir(folder, STORE_FOLDER_MODE) != 0) {
+        if (errno != EEXIST)
+            return store_say_errno(store, folder);
+        return is_empty_folder(folder) ? STORE_OK
+                                       : store_say(store, STORE_DENIED, "%s is not an empty folder", folder);
+    }
+    return chmod(folder, STORE_FOLDER_MODE) == 0 ? STORE_OK : store_say_errno(store, folder);
+}
+
+/* "ok", or the first thing that integrity_check finds. */
+static enum store_status check_integrity(struct store *store, struct store_file *file)
+{
+    sqlite3_stmt *statement = NULL;
+    enum store_status status = STORE_OK;
+    if (sqlite3_prepare_v2(file->db, "PRAGMA integrity_check(1)", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW) {
+        const char *found = store_column_text(statement, 0);
+        if (!found || strcmp(found, "ok") != 0)
+            status = store_say(store, STORE_CORRUPT, "%s: %s", file->path, found ? found : "damaged");
+    } else {
+        status = store_fail(store, file, "checking");
+    }
+    sqlite3_finalize(statement);
+    return status;
+}
+
+static enum store_status copy_into(struct store *store, struct store_file *file, const char *path)
+{
+    sqlite3_stmt *statement = NULL;
+    enum store_status status = STORE_OK;
+    if (sqlite3_prepare_v2(file->db, "VACUUM INTO ?1", -1, &statement, NULL) == SQLITE_OK) {
+        store_bind_text(statement, 1, path);
+        if (sqlite3_step(statement) != SQLITE_DONE)
+            status = store_fail(store, file, "copying");
+    } else {
+        status = store_fail(store, file, "copying");
+    }
+    sqlite3_finalize(statement);
+    return status;
+}
+
+static enum store_status sync_file(struct store *store, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    bool done = fd >= 0 && fsync(fd) == 0;
+    enum store_status status = done ? STORE_OK : store_say_errno(store, path);
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+/* Made before the copy is written, so that nobody else can read it while it grows. */
+static enum store_status copy_area(struct store *store, struct store_file *from, struct store_file *to)
+{
+    int64_t version = 0;
+    enum store_status status = make_backup_folder(store, to->folder);
+    if (status == STORE_OK)
+        status = store_file_connect_any(store, from, false, &version);
+    if (status == STORE_OK && !store_file_create(to->path, STORE_FILE_MODE))
+        status = store_say_errno(store, to->path);
+    if (status == STORE_OK)
+        status = copy_into(store, from, to->path);
+    store_file_disconnect(from);
+    if (status == STORE_OK)
+        status = store_file_connect_any(store, to, false, &version);
+    if (status == STORE_OK)
+        status = check_integrity(store, to);
+    store_file_disconnect(to);
+    return status == STORE_OK ? sync_file(store, to->path) : status;
+}
+
+/* "events.db.new" while it is written. */
+static void name_aside(struct store_file *file, struct buf *final)
+{
+    buf_clear(final);
+    buf_adds(final, file->path);
+    struct buf aside = BUF_INIT;
+    buf_addf(&aside, "%s.new", file->path);
+    free(file->path);
+    file->path = xstrdup(buf_str(&aside));
+    buf_release(&aside);
+}
+
+static enum store_status backup_area(struct store *store, const char *url, const char *to_url,
+                                     enum store_area area)
+{
+    struct store_file *from = store_file_of(store, area);
+    struct store_file to;
+    struct buf final = BUF_INIT;
+    if (!store_file_name(url, area, from))
+        return store_say(store, STORE_ERROR, "\"%s\" is not sqlite:FOLDER", url);
+    if (!store_file_name(to_url, area, &to))
+        return store_say(store, STORE_ERROR, "there is no folder to copy to");
+    name_aside(&to, &final);
+    enum store_status status = copy_area(store, from, &to);
+    if (status == STORE_OK && rename(to.path, buf_str(&final)) != 0)
+        status = store_say_errno(store, buf_str(&final));
+    if (status == STORE_OK && store_sync_folder(to.folder) != STORE_OK)
+        status = store_say_errno(store, to.folder);
+    if (status != STORE_OK)
+        unlink(to.path);
+    store_file_release(&to);
+    store_file_release(from);
+    buf_release(&final);
+    return status;
+}
+
+enum store_status store_backup(const char *url, const char *folder, struct buf *why)
+{
+    struct store store = {.lock_wait_ms = 5000};
+    struct buf to_url = BUF_INIT;
+    buf_addf(&to_url, "sqlite:%s", folder);
+    enum store_status status = make_backup_folder(&store, folder);
+    for (size_t i = 0; i < AREA_COUNT && status == STORE_OK; i++)
+        status = backup_area(&store, url, buf_str(&to_url), areas[i]);
+    if (status == STORE_OK && store_sync_folder(folder) != STORE_OK)
+        status = store_say_errno(&store, folder);
+    if (status != STORE_OK && why)
+        buf_adds(why, store_message(&store));
+    buf_release(&to_url);
+    buf_release(&store.message);
+    return status;
+}
+
+/* --- Check -------------------------------------------------------------------------------------------------
+ */
+
+#define WAL_BYTES_ODD (64 * 1024 * 1024)
+#define FREE_BYTES_LOW (64 * 1024 * 1024)
+
+struct check {
+    struct store *store;
+    struct store_file *file;
+    const char *area;
+    store_finding_fn *fn;
+    void *context;
+};
+
+static void find_ok(const struct check *check, const char *text)
+{
+    struct store_finding finding = {.area = check->area, .ok = true, .text = text};
+    check->fn(check->context, &finding);
+}
+
+static void find_bad(const struct check *check, const char *text, const char *advice)
+{
+    struct store_finding finding = {.area = check->area, .text = text, .advice = advice};
+    check->fn(check->context, &finding);
+}
+
+static const char *advice_for(enum store_status status)
+{
+    switch (status) {
+    case STORE_MISSING:
+    case STORE_OLD:
+        return "run `examhook migrate`";
+    case STORE_NEW:
+        return "install the newer examhook that made it";
+    case STORE_DENIED:
+        return "look at owner and mode of the folder and its files";
+    case STORE_CORRUPT:
+        return "put back a backup, then run `examhook migrate`";
+    case STORE_FULL:
+        return "make room on the disk";
+    case STORE_BUSY:
+        return "find out which program holds the lock: `fuser` on the .lock file";
+    default:
+        return "look at the file system and the system's log";
+    }
+}
+
+static void find_failed(const struct check *check, enum store_status status)
+{
+    find_bad(check, store_message(check->store), advice_for(status));
+}
+
+/* Others must not get at what is there. */
+static bool check_mode(const struct check *check, const char *path, mode_t forbidden, const char *what)
+{
+    struct stat there;
+    char text[512];
+    if (stat(path, &there) != 0) {
+        find_failed(check, store_say_errno(check->store, path));
+        return false;
+    }
+    if (!(there.st_mode & forbidden))
+        return true;
+    snprintf(text, sizeof text, "%s has mode %04o: %s", path, (unsigned)(there.st_mode & 07777), what);
+    find_bad(check, text, "chmod it to 0750 (folders), 0640 (stores) or 0600 (identity.key)");
+    return false;
+}
+
+static void check_modes(const struct check *check)
+{
+    const struct store_file *file = check->file;
+    bool fine = check_mode(check, file->folder, 0007, "others can look into it");
+    fine = fine && check_mode(check, file->path, 0137, "others can read it, or the group can write it");
+    if (fine)
+        find_ok(check, "modes of folder and file are right");
+}
+
+static void check_key(const struct check *check)
+{
+    unsigned char key[STORE_KEY_BYTES];
+    struct buf path = BUF_INIT;
+    buf_addf(&path, "%s/identity.key", check->file->folder);
+    enum store_status status = store_identity_key(check->store, key);
+    explicit_bzero(key, sizeof key);
+    if (status != STORE_OK)
+        find_failed(check, status);
+    else if (check_mode(check, buf_str(&path), 0077, "others can read the key"))
+        find_ok(check, "identity.key is there");
+    buf_release(&path);
+}
+
+static void check_journal(const struct check *check)
+{
+    const struct store_file *file = check->file;
+    bool network = store_network_folder(file->folder);
+    if (file->wal && network)
+        find_bad(check, "a write-ahead log on a network file system",
+                 "stop the programs, run `examhook migrate`");
+    else if (!file->wal && !network)
+        find_bad(check, "a rollback journal where a write-ahead log would be faster",
+                 "run `examhook migrate`");
+    else
+        find_ok(check,
+                file->wal ? "journal: write-ahead log" : "journal: rollback, as the file system wants");
+    struct buf path = BUF_INIT;
+    struct stat log;
+    char text[128];
+    buf_addf(&path, "%s-wal", file->path);
+    if (stat(buf_str(&path), &log) == 0 && log.st_size > WAL_BYTES_ODD) {
+        snprintf(text, sizeof text, "the write-ahead log has grown to %lld MiB",
+                 (long long)log.st_size >> 20);
+        find_bad(check, text, "look for a program that reads without end (a backup, a shell)");
+    }
+    buf_release(&path);
+}
+
+static void check_room(const struct check *check)
+{
+    struct statvfs fs;
+    char text[128];
+    if (statvfs(check->file->folder, &fs) != 0)
+        return;
+    unsigned long long room = (unsigned long long)fs.f_bavail * fs.f_frsize;
+    if (room >= FREE_BYTES_LOW && (fs.f_files == 0 || fs.f_favail > 16))
+        return;
+    snprintf(text, sizeof text, "the disk has only %llu MiB left", room >> 20);
+    find_bad(check, text, "make room on the disk");
+}
+
+/* A round that writes nothing shows that one could begin. */
+static void check_writable(const struct check *check)
+{
+    enum store_status status;
+    if (access(check->file->folder, W_OK) != 0)
+        status = store_say_errno(check->store, check->file->folder);
+    else if (check->file->area == STORE_ROSTER)
+        status = STORE_OK;
+    else
+        status = store_round_begin(check->store, check->file->area);
+    if (status != STORE_OK) {
+        find_failed(check, status);
+        return;
+    }
+    store_round_abandon(check->store);
+    find_ok(check, "writable");
+}
+
+static enum store_status check_opening(const struct check *check, bool writable)
+{
+    struct store_file *file = check->file;
+    bool roster = file->area == STORE_ROSTER;
+    enum store_status status =
+        roster ? store_roster_reopen(check->store) : store_file_connect(check->store, file, writable);
+    file->writable = writable;
+    if (status != STORE_OK)
+        find_failed(check, status);
+    else
+        find_ok(check, "there, and of the right schema");
+    return status;
+}
+
+static void check_area(const struct check *check, bool writable, bool full)
+{
+    check_modes(check);
+    if (check_opening(check, writable) != STORE_OK)
+        return;
+    bool roster = check->file->area == STORE_ROSTER;
+    /* The key is its writer's alone. */
+    if (check->file->area == STORE_EXAMJOINT && writable)
+        check_key(check);
+    if (!roster)
+        check_journal(check);
+    check_room(check);
+    if (writable)
+        check_writable(check);
+    if (!full)
+        return;
+    enum store_status status = check_integrity(check->store, check->file);
+    if (status == STORE_OK)
+        find_ok(check, "integrity_check: ok");
+    else
+        find_failed(check, status);
+}
+
+void store_check(const char *url, unsigned write_areas, unsigned read_areas, bool full, store_finding_fn *fn,
+                 void *context)
+{
+    static const char *const names[AREA_COUNT] = {"roster", "examjoint", "proview", "ratings"};
+    struct store store = {.lock_wait_ms = 500};
+    for (size_t i = 0; i < AREA_COUNT; i++) {
+        unsigned bit = (unsigned)areas[i];
+        struct check check = {.store = &store, .area = names[i], .fn = fn, .context = context};
+        check.file = store_file_of(&store, areas[i]);
+        *check.file = (struct store_file){.area = areas[i], .lock_fd = -1};
+        if (!((write_areas | read_areas) & bit))
+            continue;
+        if (!store_file_name(url, areas[i], check.file)) {
+            find_bad(&check, "the store's url is not sqlite:FOLDER", "correct [store] url");
+            continue;
+        }
+        check_area(&check, (write_areas & bit) != 0, full);
+        store_file_release(check.file);
+    }
+    buf_release(&store.message);
+}
