@@ -41,7 +41,7 @@ static const struct subcommand subcommands[] = {
      cmd_backup_options, NULL},
     {"purge", cmd_purge, "--older-than DAYS", "delete what is old, without asking", CONFIG_OPERATOR,
      cmd_purge_options, NULL},
-    {"check", cmd_check, "[--start] [--online] [--full] [--socket PATH]... [--json]",
+    {"check", cmd_check, "[--start] [--for PROGRAM] [--online] [--full] [--socket PATH]... [--json]",
      "is this installation sound?", CONFIG_OPERATOR, cmd_check_options, NULL},
     {"config", cmd_config, "", "print the effective configuration, secrets hidden", CONFIG_OPERATOR,
      cmd_config_options, NULL},
