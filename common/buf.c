@@ -8,7 +8,7 @@
 
 #define FIRST_CAP 64
 
-static void out_of_memory(void)
+__attribute__((noreturn)) static void out_of_memory(void)
 {
     static const char text[] = "out of memory\n";
     ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
@@ -94,8 +94,7 @@ const char *buf_str(const struct buf *b)
     /* Room may have been asked for and written to without being taken: the NUL belongs at `len`. */
     if (!b->data)
         return "";
-    if (b->data[b->len] != '\0')
-        b->data[b->len] = '\0';
+    b->data[b->len] = '\0';
     return b->data;
 }
 

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define DEFAULT_PATH "/etc/examhook/examhook.conf"
-#define FILE_MOST (1024 * 1024)
+#define FILE_MOST ((size_t)1024 * 1024)
 #define LINE_MOST (INI_MAX_LINE - 3) /* beside \r, \n and NUL */
 #define ACCOUNT_MOST 64
 #define POSITION_MOST 999

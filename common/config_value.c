@@ -227,6 +227,16 @@ static bool check_header_name(const char *text, struct buf *reason)
     return true;
 }
 
+/* A header that came twice may reach us as one with a comma in it, and is refused: so a comma never matches.
+ */
+static bool check_comma(const char *text, struct buf *reason)
+{
+    if (!strchr(text, ','))
+        return true;
+    buf_adds(reason, "has a comma in it: such a header is taken for one that was sent twice, and refused");
+    return false;
+}
+
 /* What only one option asks of its text. */
 static bool check_text(const struct config_option *option, const char *text, struct buf *reason)
 {
@@ -246,6 +256,8 @@ static bool check_text(const struct config_option *option, const char *text, str
         buf_adds(reason, "cannot have a colon in it");
         return false;
     }
+    if (strcmp(option->name, "client_id") == 0)
+        return check_comma(text, reason);
     return true;
 }
 
@@ -271,6 +283,9 @@ static bool check_secret(const struct config_option *option, const char *text, s
         buf_adds(reason, "has white space before or behind it, which no header can carry");
         return false;
     }
+    if (strncmp(option->name, "client_secret", strlen("client_secret")) == 0 ||
+        strncmp(option->name, "header_secret", strlen("header_secret")) == 0)
+        return check_comma(text, reason);
     return true;
 }
 

@@ -97,7 +97,7 @@ static void add_quoted(struct buf *line, const char *text)
 {
     size_t i;
     buf_addc(line, '"');
-    for (i = 0; text[i] != '\0' && i < VALUE_MOST; i++)
+    for (i = 0; i < VALUE_MOST && text[i] != '\0'; i++)
         add_escaped(line, (unsigned char)text[i]);
     if (text[i] != '\0')
         buf_adds(line, "...");
@@ -132,13 +132,14 @@ void log_write(enum log_level level, const char *message, const struct log_field
 {
     struct buf line = BUF_INIT;
     int kept_errno = errno;
-    char time[CLOCK_TEXT_BYTES];
     if (level > settings.level)
         return;
-    if (settings.journal)
+    if (settings.journal) {
         buf_addf(&line, "<%d>", levels[level].priority);
-    else
+    } else {
+        char time[CLOCK_TEXT_BYTES];
         buf_addf(&line, "time=%s ", clock_format(clock_now_ms(), time));
+    }
     buf_addf(&line, "level=%s program=%s msg=", levels[level].word, settings.program);
     add_quoted(&line, message);
     for (; fields && fields->key; fields++)

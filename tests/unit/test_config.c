@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../common/config.h"
+#include "../../common/config_parts.h"
 
 #define GOOD_SECRET "CANARY-good-secret-1"
 
@@ -678,42 +678,65 @@ static void flatten(struct buf *text)
     buf_str(text);
 }
 
+/* Where `what` stands between the two places; `end` NULL is the end of the text. */
+static const char *find_between(const char *begin, const char *end, const struct buf *what)
+{
+    const char *at = strstr(begin, buf_str(what));
+    return at && (!end || at < end) ? at : NULL;
+}
+
+static bool is_account_section(const struct config_option *o)
+{
+    return strcmp(o->section, "examjoint") == 0 || strcmp(o->section, "proview") == 0;
+}
+
+/* How the manual tells what is taken where nothing is said. */
+static void add_default(struct buf *text, const struct config_option *o)
+{
+    if (o->min == 0 && o->max == 0) {
+        if (o->fallback)
+            buf_addf(text, " Default: .Cm %s .", o->fallback);
+        return;
+    }
+    buf_adds(text, " From ");
+    config_value_format(o->type, o->min, text);
+    buf_adds(text, " to ");
+    config_value_format(o->type, o->max, text);
+    buf_addf(text, "; %s by default.", o->fallback);
+}
+
+static bool manual_has(const char *page, const struct config_option *o)
+{
+    struct buf text = BUF_INIT;
+    const char *section, *entry = NULL;
+    bool found;
+    buf_addf(&text, " .Ss [%s%s] ", o->section, is_account_section(o) ? " NAME" : "");
+    section = find_between(page, NULL, &text);
+    buf_clear(&text);
+    buf_addf(&text, " .It Ic %s No = ", o->name);
+    if (section)
+        entry = find_between(section, strstr(section + 1, " .Ss "), &text);
+    buf_clear(&text);
+    buf_addf(&text, " %s", o->help);
+    add_default(&text, o);
+    found = entry && find_between(entry, strstr(entry + 1, " .It "), &text);
+    buf_release(&text);
+    return found;
+}
+
+/* Each in its section, with its help, its range and its default. */
 static void manual_has_every_option(void **state)
 {
-    struct buf page = BUF_INIT, entry = BUF_INIT;
+    struct buf page = BUF_INIT;
     const struct config_option *o;
     (void)state;
     read_whole("deploy/man/examhook.conf.5", &page);
     flatten(&page);
     for (o = config_options; o->section; o++) {
-        const char *section, *at, *next;
-        buf_clear(&entry);
-        buf_addf(&entry, " .Ss [%s%s] ", o->section,
-                 strcmp(o->section, "examjoint") == 0 || strcmp(o->section, "proview") == 0 ? " NAME" : "");
-        section = strstr(page.data, entry.data);
-        if (!section)
-            fail_msg("the manual has no section%s", entry.data);
-        next = strstr(section + 1, " .Ss ");
-        buf_clear(&entry);
-        buf_addf(&entry, " .It Ic %s No = ", o->name);
-        at = strstr(section, entry.data);
-        if (!at || (next && at > next))
-            fail_msg("the manual has no %s in [%s]", o->name, o->section);
-        at = strstr(at, o->help);
-        next = strstr(strstr(section, entry.data) + 1, " .It ");
-        if (!at || (next && at > next))
-            fail_msg("the manual has another help for %s in [%s]", o->name, o->section);
-        buf_clear(&entry);
-        if (o->fallback && (o->min || o->max))
-            buf_addf(&entry, " %s by default.", o->fallback);
-        else if (o->fallback)
-            buf_addf(&entry, " .Cm %s .", o->fallback);
-        at = strstr(at, buf_str(&entry));
-        if (!at || (next && at > next))
-            fail_msg("the manual has another default for %s in [%s]", o->name, o->section);
+        if (!manual_has(page.data, o))
+            fail_msg("the manual has no (or another) %s in [%s]", o->name, o->section);
     }
     buf_release(&page);
-    buf_release(&entry);
 }
 
 /* The sample with every "#name = value" and "#[section]" switched on. */
@@ -730,31 +753,36 @@ static void uncommented(struct buf *out)
     buf_release(&sample);
 }
 
+static bool sample_has(const char *sample, const struct config_option *o)
+{
+    struct buf text = BUF_INIT;
+    const char *section;
+    bool found;
+    buf_addf(&text, is_account_section(o) ? "\n#[%s " : "\n[%s]\n", o->section);
+    section = find_between(sample, NULL, &text);
+    buf_clear(&text);
+    if (o->fallback && !is_account_section(o))
+        buf_addf(&text, "\n#%s = %s\n", o->name, o->fallback);
+    else
+        buf_addf(&text, "\n#%s%s = ", o->name, o->type == CONFIG_SECRET_VALUE ? "_file" : "");
+    found =
+        section && find_between(section, is_account_section(o) ? NULL : strstr(section + 1, "\n["), &text);
+    buf_release(&text);
+    return found;
+}
+
+/* Each in its section, switched off, with its default. */
 static void sample_has_every_option(void **state)
 {
-    struct buf sample = BUF_INIT, entry = BUF_INIT;
+    struct buf sample = BUF_INIT;
     const struct config_option *o;
     (void)state;
     read_whole("deploy/examhook.conf", &sample);
     for (o = config_options; o->section; o++) {
-        const char *section, *at;
-        bool account = strcmp(o->section, "examjoint") == 0 || strcmp(o->section, "proview") == 0;
-        buf_clear(&entry);
-        buf_addf(&entry, account ? "\n#[%s " : "\n[%s]\n", o->section);
-        section = strstr(sample.data, entry.data);
-        if (!section)
-            fail_msg("the sample has no [%s]", o->section);
-        buf_clear(&entry);
-        if (o->fallback && !account)
-            buf_addf(&entry, "\n#%s = %s\n", o->name, o->fallback);
-        else
-            buf_addf(&entry, "\n#%s%s = ", o->name, o->type == CONFIG_SECRET_VALUE ? "_file" : "");
-        at = strstr(section, entry.data);
-        if (!at)
-            fail_msg("the sample has not%s", entry.data);
+        if (!sample_has(buf_str(&sample), o))
+            fail_msg("the sample has no (or another) %s in [%s]", o->name, o->section);
     }
     buf_release(&sample);
-    buf_release(&entry);
 }
 
 /* As it is shipped, and with everything in it switched on: an option that is not in the table is refused. */
