@@ -478,7 +478,10 @@ static void check_throttled(struct harness *h, const char *wrong, const char *ri
     assert_int_equal(h->hashes, hashes);
     harness_rows(h, &cursor, &rows);
     assert_int_equal(harness_count(&rows, "invalid/unknown"), 3);
+    const char *throttled = strstr(buf_str(&rows), "invalid/throttled");
     assert_int_equal(harness_count(&rows, "invalid/throttled"), 1);
+    assert_memory_equal(strstr(throttled, " x"), " x1 -\n",
+                        6); /* nor are the others counted: no write at all */
     usleep(1100 * 1000);
     verify(h, right, right_reply);
     buf_release(&rows);
