@@ -14,6 +14,29 @@ const struct cli_option cmd_retry_options[] = {
     {NULL, NULL, 0, NULL},
 };
 
+#define INTAKE 500 /* callbacks a round */
+
+/* A session that was called back a moment ago is known to the worker only after its next look: look for it.
+ */
+static enum store_status take_in(struct store *store, const struct config *config)
+{
+    size_t taken = INTAKE;
+    enum store_status status = STORE_OK;
+
+    while (taken == INTAKE && !status) {
+        status = store_round_begin(store, STORE_RATINGS);
+        if (status)
+            return status;
+        taken = 0;
+        status = store_sessions_intake(store, clock_now_ms(), config->fetches_session_hour, INTAKE, &taken);
+        if (status)
+            store_round_abandon(store);
+        else
+            status = store_round_commit(store);
+    }
+    return status;
+}
+
 /* uuid NULL: some that are parked. */
 static enum store_status make_due(struct store *store, const char *uuid, int64_t *count)
 {
@@ -43,8 +66,7 @@ static int retry_one(struct cli *cli, struct store *store, const char *text)
     ascii_lower(uuid, TALVIEW_UUID_LEN);
     status = make_due(store, uuid, &count);
     if (status == STORE_ABSENT || (!status && !count))
-        return cli_failed(cli, "%s: no such session (one whose callback came a moment ago is due anyway)",
-                          uuid);
+        return cli_failed(cli, "%s: no such session", uuid);
     if (status)
         return cli_store_failed(cli, store, status, uuid);
     fprintf(cli->out, "%s is due\n", uuid);
@@ -53,10 +75,11 @@ static int retry_one(struct cli *cli, struct store *store, const char *text)
 
 static int retry_parked(struct cli *cli, struct store *store)
 {
-    int64_t all = 0, count = 0;
+    int64_t all = 0, count;
 
     /* Some at a time, so that no round is long. */
     do {
+        count = 0;
         enum store_status status = make_due(store, NULL, &count);
 
         if (status && status != STORE_ABSENT)
@@ -82,13 +105,17 @@ static bool is_uuid(const char *text)
 static int run(struct cli *cli, const struct config *config, int count, char **uuids)
 {
     struct store *store;
+    enum store_status status;
     int code = cli_store(cli, config, STORE_RATINGS, STORE_PROVIEW, &store);
 
     if (code)
         return code;
-    if (!count)
+    status = take_in(store, config);
+    if (status)
+        code = cli_store_failed(cli, store, status, "nothing was changed");
+    else if (!count)
         code = retry_parked(cli, store);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count && !status; i++) {
         int one = retry_one(cli, store, uuids[i]);
 
         code = code ? code : one;

@@ -235,7 +235,7 @@ static void list_json(FILE *out, const struct candidate *c)
     json_add_member(&object, "id", c->id);
     json_add_member(&object, "email", c->email);
     json_add_member(&object, "name", c->name);
-    json_add_member(&object, "password", secret_kind(c));
+    json_add_member(&object, "password_kind", secret_kind(c));
     json_add_member(&object, "photo", c->photo);
     json_add_member(&object, "about", c->about);
     output_member_json(&object, "data", c->data);

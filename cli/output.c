@@ -258,6 +258,8 @@ void table_free(struct table *table)
     if (!table)
         return;
     table_flush(table);
+    if (!table->begun)
+        begin(table);
     free(table->cells);
     free(table);
 }

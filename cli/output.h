@@ -49,7 +49,7 @@ void table_row_end(struct table *table);
 /* How many rows wait for the next flush. */
 size_t table_waiting(const struct table *table);
 void table_flush(struct table *table);
-/* Flushes, then frees. Takes NULL. */
+/* Flushes, then frees; a table without rows leaves its titles. Takes NULL. */
 void table_free(struct table *table);
 
 #endif
