@@ -1,0 +1,616 @@
+"""The real `examhook work` against the stand-in of Talview."""
+import email.utils
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from worker_support import PASSWORD, World, environment, wait_for  # noqa: E402
+
+
+@pytest.fixture
+def world():
+    """world(settings, accounts, standin) makes one; it is closed at the end."""
+    made = []
+
+    def make(*arguments, **how):
+        made.append(World(*arguments, **how))
+        return made[-1]
+    yield make
+    for one in made:
+        one.close()
+
+
+def gaps(calls):
+    times = [c["time"] for c in calls]
+    return [b - a for a, b in zip(times, times[1:])]
+
+
+# --- Ratings ---------------------------------------------------------------------------------------------
+
+
+def test_a_rating_comes_as_talview_says_it(world):
+    w = world()
+    one = w.callback(external_id="claimed-1")
+    w.control(sessions={one: {"rating": " High ", "external_id": "real-7", "session_status": "completed"}})
+    w.once()
+    row = w.session(one)
+    assert (row["state"], row["rating"], row["rating_raw"]) == ("rated", "high", " High ")
+    assert (row["external_id"], row["status"], row["type"]) == ("real-7", "completed", "ai_proctor")
+    assert row["account"] == "main" and row["attempts"] == 1 and not row["last_error"]
+    assert [h["rating"] for h in row["history"]] == ["high"]
+
+
+def test_a_word_nobody_knows_is_kept_as_it_came(world):
+    w = world()
+    one = w.callback()
+    w.control(sessions={one: {"rating": "Tr\u00e8s bien"}})
+    w.once()
+    row = w.session(one)
+    assert (row["state"], row["rating"], row["rating_raw"]) == ("rated", "none", "Tr\u00e8s bien")
+
+
+def test_claims_in_the_callback_set_no_rating(world):
+    w = world()
+    one = w.callback(message="rating high", final_rating="high", rating="high", rating_raw="high", state="rated",
+                     status="completed", type="ai_proctor")
+    w.control(sessions={one: {"rating": None}})
+    w.once()
+    row = w.session(one)
+    assert row["state"] == "pending" and row["rating"] in (None, "none") and row["rating_raw"] is None
+    assert all(h["rating"] == "none" for h in row["history"])
+
+
+@pytest.mark.parametrize("rule", [{"rating": None}, {"rating": ""}, {"missing": ["final_rating"]}],
+                         ids=["null", "empty", "missing"])
+def test_a_rating_that_comes_later(world, rule):
+    w = world({"retry_first": "1s"})
+    one = w.callback()
+    w.control(sessions={one: {"steps": [rule, rule, {"rating": "medium"}]}})
+    w.daemon()
+    wait_for(lambda: w.in_state(one))
+    row = w.session(one)
+    assert row["rating"] == "medium" and row["attempts"] == 3
+    assert [h["rating"] for h in row["history"] if h["rating_raw"]] == ["medium"]
+    assert min(gaps(w.calls(one))) > 0.8
+
+
+def test_another_callback_brings_the_fetch_forward(world):
+    w = world()
+    one = w.callback()
+    w.control(sessions={one: {"null_first": 1, "rating": "low"}})
+    w.once()
+    w.once()
+    assert w.counts()["by_uuid"][one] == 1 and w.session(one)["state"] == "pending"
+    w.callback(one, message="Rating Has Been Calculated")
+    w.once()
+    assert w.session(one)["rating"] == "low"
+
+
+def test_no_rating_for_too_long_is_parked_and_can_be_retried(world):
+    w = world({"retry_first": "1s", "rating_wait": "2s"})
+    machine, human = w.callbacks(2)
+    w.control(sessions={machine: {"rating": None}, human: {"rating": None, "type": "record_and_review"}})
+    w.daemon()
+    wait_for(lambda: w.in_state(machine, state="parked"))
+    rows = w.sessions()
+    assert rows[machine]["last_error"] == "no_rating" and not rows[machine]["next_attempt_at"]
+    assert rows[human]["state"] == "pending", "humans take longer"
+    w.control(sessions={machine: {"rating": "high"}})
+    assert w.run("retry", machine).returncode == 0
+    wait_for(lambda: w.in_state(machine))
+
+
+def test_a_rating_changed_later_is_seen_and_its_history_kept(world):
+    w = world({"watch_every": "1s"})
+    one = w.callback()
+    w.control(sessions={one: {"ratings": ["high", "high", "low"]}})
+    w.daemon()
+    wait_for(lambda: (w.session(one) or {}).get("rating") == "low")
+    time.sleep(2.5)
+    row = w.session(one)
+    assert row["attempts"] >= 4 and row["state"] == "rated"
+    assert [(h["rating"], h["rating_raw"]) for h in row["history"]] == [("high", "high"), ("low", "low")]
+
+
+def test_the_watch_ends_with_its_window(world):
+    w = world({"watch_every": "1s", "watch_window": "2s"})
+    one = w.callback()
+    w.daemon()
+    wait_for(lambda: (w.session(one) or {}).get("state") == "rated" and not w.session(one)["next_attempt_at"])
+    fetched = w.counts()["by_uuid"][one]
+    assert fetched in (2, 3)
+    time.sleep(2)
+    assert w.counts()["by_uuid"][one] == fetched
+
+
+# --- Logins ----------------------------------------------------------------------------------------------
+
+
+def test_one_login_serves_many_sessions_sixteen_at_once(world):
+    w = world()
+    sessions = w.callbacks(64)
+    w.control(default={"delay": 0.1}, login={"delay": 0.2})
+    w.once()
+    assert w.in_state(*sessions)
+    counts = w.counts()
+    assert counts["logins"] == 1 and counts["by_uuid"] == dict.fromkeys(sessions, 1)
+    assert 8 <= counts["peak"] <= 16
+    assert counts["connections"] <= 17, "connections are kept"
+    w.callback()
+    w.once()
+    assert w.counts()["logins"] == 1, "the token is kept in the store"
+
+
+@pytest.mark.parametrize("what", ["expire_tokens", "forget_tokens"], ids=["403", "401"])
+def test_an_expired_token_costs_one_further_login(world, what):
+    w = world()
+    w.callback()
+    w.once()
+    w.age_token()
+    w.control(**{what: True})
+    w.control(default={"delay": 0.1})
+    sessions = w.callbacks(20)
+    w.once()
+    rows = w.sessions()
+    assert all(rows[s]["state"] == "rated" and rows[s]["attempts"] == 1 for s in sessions)
+    assert w.counts()["logins"] == 2
+
+
+def test_a_token_is_renewed_before_it_expires(world):
+    w = world()
+    w.callback()
+    w.once()
+    w.database("UPDATE logins SET expires_at = ?", int(time.time() * 1000) + 3000)
+    w.callback()
+    w.once()
+    assert w.counts()["logins"] == 2 and not [c for c in w.calls() if c["status"] != 200]
+
+
+@pytest.mark.parametrize("what,word", [("expire_tokens", "forbidden"), ("forget_tokens", "unauthorized")])
+def test_a_young_token_that_is_refused_causes_no_login(world, what, word):
+    w = world()
+    w.callback()
+    w.once()
+    w.control(**{what: True})
+    sessions = w.callbacks(5)
+    w.once()
+    rows = w.sessions()
+    assert w.counts()["logins"] == 1
+    assert all(rows[s]["state"] == "pending" and rows[s]["last_error"].startswith(word) for s in sessions)
+    w.age_token()
+    w.make_due()
+    w.once()
+    assert w.in_state(*sessions) and w.counts()["logins"] == 2
+
+
+def test_a_wrong_app_id_does_not_make_us_log_in_again_and_again(world):
+    w = world({"retry_first": "1s"}, {"main": {"app_id": "not-ours"}})
+    w.callbacks(5)
+    daemon = w.daemon()
+    wait_for(lambda: w.counts()["sessions"] >= 8)
+    daemon.stop()
+    assert w.counts()["logins"] == 1
+
+
+@pytest.mark.parametrize("rule", [None, {"status": 400}, {"status": 403}, {"success": False}],
+                         ids=["401", "400", "403", "success-false"])
+def test_wrong_credentials_stop_logins(world, rule):
+    w = world(accounts={"main": {"password": "wrong-CANARY"} if rule is None else {}})
+    sessions = w.callbacks(5)
+    if rule:
+        w.control(login=rule)
+    daemon = w.daemon()
+    wait_for(lambda: "level=error" in daemon.log())
+    time.sleep(2.5)
+    daemon.stop()
+    w.once()
+    assert w.counts()["logins"] == 1 and w.counts()["sessions"] == 0
+    rows = w.sessions()
+    assert all(rows[s]["attempts"] == 0 and rows[s]["state"] == "pending" for s in sessions), "left untouched"
+    assert rows[sessions[0]]["last_error"] == "login: wrong_credentials"
+    assert re.search(r"level=error.*account=\S*main", daemon.log())
+    assert "CANARY" not in daemon.log()
+
+    # The configuration is put right: the next start tries at once.
+    w.control(login={})
+    w.write_conf()
+    w.once()
+    assert w.in_state(*sessions) and w.counts()["logins"] == 2
+
+
+def test_the_pause_after_wrong_credentials_grows(world):
+    w = world({"login_pause": "1s"}, {"main": {"password": "wrong"}})
+    w.callbacks(3)
+    daemon = w.daemon()
+    time.sleep(9)
+    daemon.stop()
+    between = gaps(w.calls("/login"))
+    assert 2 <= len(between) <= 3 and between[0] >= 1 and between[1] >= 2, between
+
+
+@pytest.mark.parametrize("rule,word", [
+    ({"status": 500}, "server_error"), ({"malformed": True}, "malformed"), ({"missing": ["access_token"]}, "malformed"),
+    ({"oversize": 100000}, "too_large"), ({"oversize": 100000, "chunked": True}, "too_large"),
+    ({"status": 302, "headers": {"Location": "/v1/user/login"}}, "refused"), ({"cut": 30}, "connection_cut"),
+    ({"status": 429, "retry_after": 7200}, "rate_limited"),
+], ids=lambda v: v if isinstance(v, str) else None)
+def test_a_login_that_fails_is_tried_again_later(world, rule, word):
+    w = world()
+    sessions = w.callbacks(3)
+    w.control(login=rule)
+    w.once()
+    w.once()
+    assert w.counts()["logins"] == 1 and w.counts()["sessions"] == 0
+    row = w.login_row()
+    assert row["error"] == word and not row["token"] and row["lease_owner"] is None
+    if "retry_after" in rule:
+        assert 7100 < row["blocked_until"] / 1000 - time.time() < 7300
+    w.control(login={})
+    w.database("UPDATE logins SET blocked_until = 1")
+    w.once()
+    assert w.in_state(*sessions)
+
+
+def test_no_login_reply_is_kept_and_no_password(world):
+    w = world()
+    w.callback()
+    canary = "REPLY-CANARY-4711"
+    w.control(login={"body": {"refresh_token": canary, "access_token": 7}})
+    log = w.once()
+    w.database("UPDATE logins SET blocked_until = 1")
+    w.control(login={"body": {"access_token": "TOKEN-" + canary, "refresh_token": canary}})
+    log += w.once()
+    assert canary not in log and PASSWORD not in log
+    for path, content in w.written(skip=("/store/ratings/", "/talview/")):
+        assert canary.encode() not in content and PASSWORD.encode() not in content, path
+    for path, content in w.written(skip=("/talview/",)):
+        assert content.replace(b"TOKEN-" + canary.encode(), b"").count(canary.encode()) == 0, path
+    for name in os.listdir(w.path("store/ratings")):
+        mode = os.stat(w.path("store/ratings", name)).st_mode
+        assert not mode & 0o007, name
+
+
+# --- When Talview is in trouble --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_429_pauses_the_account_and_only_that(world, form):
+    w = world({"retry_first": "1s", "transfers": "2"}, {"main": {}, "second": {}})
+    busy = w.callback()
+    w.once()
+    # Above the second that a date is cut to.
+    after = 4 if form == "seconds" else email.utils.formatdate(time.time() + 5, usegmt=True)
+    w.control(sessions={busy: {"steps": [{"status": 429, "retry_after": after}, {}]}})
+    w.make_due()
+    w.once()
+    began = time.time()
+    other, elsewhere = w.callback(), w.callback(account="second")
+    w.daemon()
+    wait_for(lambda: w.in_state(elsewhere), 3)
+    assert other not in w.counts()["by_uuid"], "a worker started later knows of the pause"
+    wait_for(lambda: w.in_state(busy, other))
+    assert w.calls(other)[0]["time"] - began > 2.5
+    assert gaps(w.calls(busy))[-1] >= 3
+
+
+def test_503_with_retry_after_is_obeyed(world):
+    w = world({"retry_first": "1s"})
+    one, other = w.callbacks(2)
+    w.control(sessions={one: {"steps": [{"status": 503, "retry_after": 3}, {}]}})
+    w.daemon()
+    wait_for(lambda: w.in_state(one, other))
+    assert gaps(w.calls(one))[0] >= 3
+
+
+def test_500s_are_retried_with_growing_waits(world):
+    w = world({"retry_first": "1s"})
+    one = w.callback()
+    w.control(sessions={one: {"steps": [{"status": 500}, {"status": 502}, {"status": 500}, {}]}})
+    w.daemon()
+    wait_for(lambda: "server_error" in ((w.session(one) or {}).get("last_error") or ""))
+    wait_for(lambda: w.in_state(one), 20)
+    row = w.session(one)
+    assert row["attempts"] == 4 and not row["last_error"]
+    waits = gaps(w.calls(one))
+    assert waits[0] >= 0.85 and waits[1] >= 1.7 and waits[2] >= 3.4, waits
+
+
+@pytest.mark.parametrize("rule,wait,word", [
+    ({"status": 404}, "not_found_wait", "not_found"), ({"status": 500}, "failure_wait", "server_error"),
+    ({"malformed": True}, "failure_wait", "malformed")], ids=["404", "500", "malformed"])
+def test_what_goes_on_failing_is_parked(world, rule, wait, word):
+    w = world({"retry_first": "1s", wait: "2s"})
+    one = w.callback()
+    w.control(sessions={one: rule})
+    w.daemon()
+    wait_for(lambda: w.in_state(one, state="parked"))
+    row = w.session(one)
+    assert row["last_error"].startswith(word) and row["attempts"] >= 2 and not row["next_attempt_at"]
+    w.control(sessions={one: {}})
+    assert w.run("retry", "--parked").returncode == 0
+    wait_for(lambda: w.in_state(one))
+
+
+@pytest.mark.parametrize("rule,word", [
+    ({"drip": {"bytes": 1, "every": 0.3}}, "timeout"),
+    ({"delay": 6}, "timeout"),
+    ({"cut": 20}, "connection_cut"),
+    ({"cut": 0}, "connection_cut"),
+    ({"oversize": 2000000}, "too_large"),
+    ({"oversize": 2000000, "chunked": True}, "too_large"),
+    ({"headers": {"X-Long-%d" % i: "x" * 7000 for i in range(8)}}, "too_large"),
+    ({"malformed": True}, "malformed: invalid_json"),
+    ({"body": "<html>nginx</html>", "content_type": "text/html"}, "malformed: invalid_json"),
+    ({"body": ""}, "malformed: empty_body"),
+    ({"body": "[]"}, "malformed: not_an_object"),
+    ({"body": {"data": {"final_rating": "high"}}}, "malformed: uuid_missing"),
+    ({"uuid": "00000000-53f6-11eb-b441-492a960aa0ba"}, "malformed: uuid_differs"),
+    ({"rating": 3}, "malformed: final_rating_type"),
+    ({"status": 204, "body": ""}, "malformed: HTTP 204"),
+    ({"success": False}, "refused: success_false"),
+    ({"status": 302, "headers": {"Location": "/v1/user/login"}}, "refused: HTTP 302"),
+    ({"status": 418}, "refused: HTTP 418"),
+], ids=["drip", "silent", "cut", "cut-headers", "oversize", "oversize-chunked", "headers", "malformed", "html", "empty",
+        "array", "shape", "other-session", "number", "204", "success-false", "redirect", "418"])
+def test_a_bad_reply_is_an_error_and_holds_up_nobody(world, rule, word):
+    w = world({"request_timeout": "2s", "connect_timeout": "1s"})
+    bad, good = w.callbacks(2)
+    w.control(sessions={bad: rule})
+    log = w.once()
+    rows = w.sessions()
+    assert rows[good]["state"] == "rated"
+    assert rows[bad]["state"] == "pending" and rows[bad]["last_error"].startswith(word), rows[bad]["last_error"]
+    assert rows[bad]["rating_raw"] is None and rows[bad]["next_attempt_at"] and rows[bad]["attempts"] == 1
+    assert "level=warn" in log and bad in log
+    assert w.counts()["logins"] == 1, "no redirect was followed"
+    kept = w.database("SELECT reply FROM sessions WHERE session_uuid = ?", bad)[0][0]
+    if word.startswith("malformed") and rule.get("body") != "":
+        assert kept and len(kept.encode()) <= 4096, "what makes no sense is kept"
+    w.control(sessions={bad: {}})
+    w.make_due()
+    w.once()
+    assert w.session(bad)["state"] == "rated" and not w.session(bad)["last_error"]
+
+
+def test_a_rated_session_stays_rated_when_talview_fails(world):
+    w = world()
+    one = w.callback()
+    w.control(sessions={one: {"rating": "high"}})
+    w.once()
+    w.control(sessions={one: {"status": 500}})
+    w.make_due()
+    w.once()
+    row = w.session(one)
+    assert row["state"] == "rated" and row["rating"] == "high" and row["last_error"].startswith("server_error")
+
+
+def test_a_certificate_that_nobody_vouches_for(world):
+    w = world(accounts={"main": {"ca_file": None}})
+    one = w.callback()
+    log = w.once()
+    assert w.calls() == [], "nothing was sent"
+    assert w.login_row()["error"] == "tls" and "level=warn" in log
+    assert w.session(one)["attempts"] == 0 and w.session(one)["last_error"] == "login: tls"
+
+
+def test_a_certificate_for_another_name(world):
+    w = world()
+    url = w.url.replace("127.0.0.1", "127.0.0.2")
+    w.write_conf({"main": {"login_url": url + "/v1/user/login", "session_url": url + "/v1/sessions"}})
+    w.callback()
+    w.once()
+    assert w.calls() == [] and w.login_row()["error"] in ("tls", "connect")
+
+
+def test_only_the_session_host_has_another_authority(world):
+    w, other = world(), world()
+    w.write_conf({"main": {"session_url": other.url + "/v1/sessions"}})
+    one = w.callback()
+    w.once()
+    assert w.session(one)["last_error"].startswith("tls") and other.calls() == []
+
+
+@pytest.mark.parametrize("host,word", [("https://127.0.0.1:%d", "connect"), ("https://talview.invalid", "dns")])
+def test_a_host_that_cannot_be_reached(world, host, word):
+    w = world()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = host % taken.getsockname()[1] if "%d" in host else host
+        w.write_conf({"main": {"login_url": url + "/v1/user/login"}, "half": {"session_url": url + "/v1/sessions"}})
+        one, half = w.callback(), w.callback(account="half")
+        w.once()
+    assert w.login_row()["error"] == word and w.session(one)["state"] == "pending"
+    assert w.session(half)["last_error"].startswith(word) and w.session(half)["attempts"] == 1
+    w.write_conf({"main": {}, "half": {}})
+    w.database("UPDATE logins SET blocked_until = 1")
+    w.make_due()
+    w.once()
+    assert w.in_state(one, half)
+
+
+def test_the_environments_proxy_and_key_log_are_not_used(world):
+    w = world()
+    one = w.callback()
+    nowhere, keys = "http://127.0.0.1:1", w.path("keys")
+    w.once(env={"https_proxy": nowhere, "HTTPS_PROXY": nowhere, "ALL_PROXY": nowhere, "SSLKEYLOGFILE": keys})
+    assert w.in_state(one) and not os.path.exists(keys)
+
+
+# --- Workers ---------------------------------------------------------------------------------------------
+
+
+def test_two_workers_fetch_nothing_twice_and_log_in_once(world):
+    w = world({"transfers": "8"})
+    sessions = w.callbacks(60)
+    w.control(default={"delay": 0.15}, login={"delay": 0.5})
+    both = [w.daemon(), w.daemon()]
+    wait_for(lambda: w.in_state(*sessions), 20)
+    for daemon in both:
+        assert daemon.stop()[0] == 0
+    counts = w.counts()
+    assert counts["by_uuid"] == dict.fromkeys(sessions, 1) and counts["logins"] == 1
+    assert counts["peak"] > 8, "both took part"
+
+
+def test_a_killed_workers_lease_runs_out(world):
+    w = world({"request_timeout": "1s", "connect_timeout": "1s", "lease": "4s"})
+    w.callback()
+    w.once()
+    one = w.callback()
+    w.control(sessions={one: {"steps": [{"delay": 0.9}, {}]}})
+    daemon = w.daemon()
+    wait_for(lambda: w.database("SELECT 1 FROM sessions WHERE session_uuid = ? AND lease_owner IS NOT NULL", one),
+             every=0.01)
+    daemon.stop(signal.SIGKILL)
+    killed = time.time()
+    w.once()
+    assert w.session(one)["attempts"] == 0, "it is still another's"
+    w.daemon()
+    wait_for(lambda: w.in_state(one))
+    assert time.time() - killed > 2
+
+
+def test_a_worker_killed_while_logging_in_does_not_stop_logins(world):
+    w = world({"request_timeout": "1s", "connect_timeout": "1s", "lease": "4s"})
+    one = w.callback()
+    w.control(login={"steps": [{"delay": 0.9}, {}]})
+    daemon = w.daemon()
+    wait_for(lambda: (w.login_row() or {}).get("lease_owner"), every=0.01)
+    daemon.stop(signal.SIGKILL)
+    w.daemon()
+    wait_for(lambda: w.in_state(one))
+
+
+def test_a_lease_of_the_far_future_counts_as_expired(world):
+    w = world()
+    one, other = w.callbacks(2)
+    w.control(default={"rating": None})
+    w.once()
+    w.control(default={})
+    far = int(time.time() * 1000) + 400 * 86400 * 1000
+    w.database("UPDATE sessions SET next_attempt_at = ? WHERE session_uuid = ?", far, one)
+    w.database("UPDATE sessions SET next_attempt_at = 1, lease_owner = 'gone', lease_until = ? WHERE session_uuid = ?",
+               far, other)
+    w.database("UPDATE logins SET blocked_until = ?", far)
+    w.once()
+    assert w.in_state(one, other)
+
+
+def test_sigterm_gives_the_leases_back(world):
+    w = world()
+    w.callback()
+    w.once()
+    sessions = w.callbacks(20)
+    w.control(default={"steps": [{"delay": 8}]})
+    daemon = w.daemon()
+    wait_for(lambda: w.ask("/control/counts")["peak"] >= 16)
+    status, took = daemon.stop()
+    assert status == 0 and took < 3
+    assert w.database("SELECT count(*) FROM sessions WHERE lease_owner IS NOT NULL") == [(0,)]
+    assert all(row["attempts"] == 0 for s, row in w.sessions().items() if s in sessions)
+    w.control(default={})
+    w.once()
+    assert w.in_state(*sessions)
+
+
+def test_sigterm_while_logging_in(world):
+    w = world()
+    one = w.callback()
+    w.control(login={"steps": [{"delay": 8}, {}]})
+    daemon = w.daemon()
+    wait_for(lambda: (w.login_row() or {}).get("lease_owner"))
+    status, took = daemon.stop(signal.SIGINT)
+    assert status == 0 and took < 3 and w.login_row()["lease_owner"] is None
+    w.once()
+    assert w.in_state(one)
+
+
+def test_once_ends_within_its_budget(world):
+    w = world({"transfers": "1"})
+    sessions = w.callbacks(6)
+    w.control(default={"delay": 1.2})
+    began = time.monotonic()
+    w.once("--budget", "3")
+    assert 2 < time.monotonic() - began < 5
+    rows = w.sessions()
+    rated = [s for s in sessions if rows[s]["state"] == "rated"]
+    assert 1 <= len(rated) <= 3
+    assert all(rows[s]["attempts"] == 0 for s in sessions if s not in rated), "given back untouched"
+    w.control(default={})
+    w.once()
+    assert w.in_state(*sessions)
+
+
+def test_once_does_not_wait_for_what_is_due_later(world):
+    w = world({"retry_first": "5s"})
+    w.callback()
+    w.control(default={"rating": None})
+    began = time.monotonic()
+    w.once()
+    assert time.monotonic() - began < 4 and w.counts()["sessions"] == 1
+
+
+def test_two_onces_do_not_overlap(world):
+    w = world()
+    one = w.callback()
+    w.control(default={"delay": 2})
+    with subprocess.Popen(w.command("work", "--once"), env=environment(), stderr=subprocess.DEVNULL) as first:
+        wait_for(lambda: w.counts()["peak"] >= 1)
+        second = w.run("work", "--once")
+        assert second.returncode == 0 and "another is running" in second.stdout + second.stderr
+        assert first.wait(20) == 0
+    assert w.in_state(one) and w.counts()["by_uuid"] == {one: 1}
+
+
+def test_accounts_without_credentials_are_left_alone_and_named_once(world):
+    none = {"username": None, "password": None, "app_id": None}
+    w = world(accounts={"main": {}, "bare": none})
+    one, bare = w.callback(), w.callback(account="bare")
+    daemon = w.daemon()
+    wait_for(lambda: w.in_state(one))
+    time.sleep(2.2)
+    daemon.stop()
+    row = w.session(bare)
+    assert row["state"] == "pending" and row["attempts"] == 0
+    assert len([x for x in daemon.log().splitlines() if "no Talview credentials" in x]) == 1
+
+
+def test_sessions_of_an_account_that_was_taken_out(world):
+    w = world(accounts={"main": {}, "former": {}})
+    one, former = w.callback(), w.callback(account="former")
+    w.write_conf()
+    daemon = w.daemon()
+    wait_for(lambda: w.in_state(one))
+    time.sleep(2.2)
+    daemon.stop()
+    assert w.session(former)["attempts"] == 0
+    assert len([x for x in daemon.log().splitlines() if "former" in x]) == 1
+
+
+def test_a_new_callback_is_seen_by_a_worker_that_waits(world):
+    w = world()
+    w.daemon()
+    time.sleep(1.5)
+    one = w.callback()
+    wait_for(lambda: w.in_state(one), 5)
+
+
+@pytest.mark.parametrize("arguments", [("--budget", "5"), ("--once", "--budget", "0"), ("--once", "--budget", "x"),
+                                       ("now",), ("--twice",)])
+def test_a_wrong_command_line(world, arguments):
+    w = world(standin=False, accounts={"main": {"ca_file": None}})
+    assert w.run("work", *arguments).returncode == 2
+
+
+def test_no_store_yet(world):
+    w = world(standin=False, accounts={"main": {"ca_file": None}})
+    os.rename(w.path("store"), w.path("elsewhere"))
+    done = w.run("work", "--once")
+    assert done.returncode == 4 and "examhook migrate" in done.stderr
