@@ -228,7 +228,9 @@ static enum store_status copy_into(struct store *store, struct store_file *file,
 {
     sqlite3_stmt *statement = NULL;
     enum store_status status = STORE_OK;
-    if (sqlite3_prepare_v2(file->db, "VACUUM INTO ?1", -1, &statement, NULL) == SQLITE_OK) {
+    /* query_only forbids writing to the copy too; the connection is closed behind this. */
+    if (sqlite3_exec(file->db, "PRAGMA query_only=OFF", NULL, NULL, NULL) == SQLITE_OK &&
+        sqlite3_prepare_v2(file->db, "VACUUM INTO ?1", -1, &statement, NULL) == SQLITE_OK) {
         store_bind_text(statement, 1, path);
         if (sqlite3_step(statement) != SQLITE_DONE)
             status = store_fail(store, file, "copying");
