@@ -1,0 +1,83 @@
+/* A store in a scratch folder, for the tests of what is kept in it. */
+#ifndef EXAMHOOK_TESTS_STORE_SCRATCH_H
+#define EXAMHOOK_TESTS_STORE_SCRATCH_H
+
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../../common/store.h"
+
+struct scratch {
+    char folder[64];
+    char url[96];
+    struct store *store;
+};
+
+#define assert_stored(store, call)                                                               \
+    do {                                                                                         \
+        enum store_status got_status = (call);                                                   \
+        if (got_status != STORE_OK)                                                              \
+            fail_msg("%s: %s (%s)", #call, store_status_word(got_status), store_message(store)); \
+    } while (0)
+
+static inline int scratch_forget(const char *path, const struct stat *info, int kind, struct FTW *where)
+{
+    (void)info;
+    (void)kind;
+    (void)where;
+    return remove(path);
+}
+
+static inline struct store *scratch_open(const struct scratch *scratch, unsigned write, unsigned read,
+                                         int64_t lock_wait_ms)
+{
+    struct store *store = NULL;
+    struct buf why = BUF_INIT;
+    enum store_status status = store_open(scratch->url, write, read, lock_wait_ms, &store, &why);
+    if (status != STORE_OK)
+        fail_msg("opening: %s (%s)", store_status_word(status), buf_str(&why));
+    buf_release(&why);
+    return store;
+}
+
+/* Made anew for each test: migrated, every area open for writing. */
+static inline int scratch_setup(void **state)
+{
+    struct scratch *scratch = calloc(1, sizeof *scratch);
+    struct buf said = BUF_INIT;
+    (void)snprintf(scratch->folder, sizeof scratch->folder, "/tmp/examhook-store-XXXXXX");
+    if (scratch == NULL || mkdtemp(scratch->folder) == NULL)
+        return -1;
+    (void)snprintf(scratch->url, sizeof scratch->url, "sqlite:%s/store", scratch->folder);
+    enum store_status status = store_migrate(scratch->url, &said);
+    if (status != STORE_OK)
+        print_error("migrating: %s: %s\n", store_status_word(status), buf_str(&said));
+    buf_release(&said);
+    if (status != STORE_OK)
+        return -1;
+    scratch->store = scratch_open(scratch, STORE_ALL, 0, 5000);
+    *state = scratch;
+    return 0;
+}
+
+static inline int scratch_teardown(void **state)
+{
+    struct scratch *scratch = *state;
+    store_free(scratch->store);
+    int failed = nftw(scratch->folder, scratch_forget, 16, FTW_DEPTH | FTW_PHYS);
+    free(scratch);
+    return failed;
+}
+
+#define scratch_test(function) cmocka_unit_test_setup_teardown(function, scratch_setup, scratch_teardown)
+
+#endif
