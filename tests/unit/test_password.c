@@ -108,20 +108,20 @@ static void only_these_kinds(void **state)
         "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe:",
         "$2b$05$CCCCCCCCCCCCCCCCCCCCCCE5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", /* salt with loose bits */
         "$6$saltstring$short",
-        "$6$abcdefghijklmnopq$" SHA512_TAIL, /* salt of 17 */
-        "$6$rounds=999$x$" SHA512_TAIL,
-        "$6$rounds=5000001$x$" SHA512_TAIL,
-        "$6$rounds=999999999$x$" SHA512_TAIL,
-        "$6$rounds=05000$x$" SHA512_TAIL,
-        "$6$rounds=$x$" SHA512_TAIL,
-        "$6$sa:lt$" SHA512_TAIL,
+        ("$6$abcdefghijklmnopq$" SHA512_TAIL), /* salt of 17 */
+        ("$6$rounds=999$x$" SHA512_TAIL),
+        ("$6$rounds=5000001$x$" SHA512_TAIL),
+        ("$6$rounds=999999999$x$" SHA512_TAIL),
+        ("$6$rounds=05000$x$" SHA512_TAIL),
+        ("$6$rounds=$x$" SHA512_TAIL),
+        ("$6$sa:lt$" SHA512_TAIL),
         "$y$jZT$Nobody.Has.This.Salt0.$tv/QV7mm5Ct5V5irzQf/x7a.q1Ta7IxxFxP85EiqGo9",
         "$y$j9z$Nobody.Has.This.Salt0.$tv/QV7mm5Ct5V5irzQf/x7a.q1Ta7IxxFxP85EiqGo9",
         "$y$j9T$Nobody.Has.This.Salt0.$tv/QV7mm5Ct5V5irzQf/x7a.q1Ta7IxxFxP85EiqGo",
         "$y$j9T$$tv/QV7mm5Ct5V5irzQf/x7a.q1Ta7IxxFxP85EiqGo9",
-        " " SHA512_X,
-        SHA512_X " ",
-        SHA512_X "\n",
+        (" " SHA512_X),
+        (SHA512_X " "),
+        (SHA512_X "\n"),
     };
     char setting[PASSWORD_HASH_BYTES] = "untouched", class_text[32] = "untouched";
     (void)state;
