@@ -74,11 +74,8 @@ static enum route_next examjoint_declared(void *state, struct request *request, 
 
 static enum route_next examjoint_check(void *state, struct request *request, struct reply *reply)
 {
-    const struct examjoint *examjoint = state;
+    (void)state;
     struct examjoint_request *data = request->route_data;
-    if ((int64_t)request->body.len > examjoint->config->body_limit_bytes) {
-        return refuse(reply, 413, "body_too_large");
-    }
     if (!request->body_complete) {
         return refuse(reply, 400, "incomplete_body");
     }

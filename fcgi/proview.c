@@ -131,11 +131,8 @@ static enum route_next proview_declared(void *state, struct request *request, st
 
 static enum route_next proview_check(void *state, struct request *request, struct reply *reply)
 {
-    const struct proview *proview = state;
+    (void)state;
     struct proview_request *data = request->route_data;
-    if ((int64_t)request->body.len > proview->config->body_limit_bytes) {
-        return refuse(reply, 413, "body_too_large");
-    }
     if (!request->body_complete) {
         return refuse(reply, 400, "incomplete_body");
     }
