@@ -242,11 +242,12 @@ struct store_lease {
     int64_t first_rated_at_ms; /* 0: not yet */
 };
 typedef void store_lease_fn(void *context, const struct store_lease *lease);
-/* In a round: takes a lease on at most `most` due sessions and hands each to fn. Those rated or fetched
-   before come by time; those of open accounts never yet fetched come round-robin over the senders' addresses
-   (IPv6: the /64), so that a forger starves nobody. `skip` accounts (ends with NULL, may be NULL) are left
-   alone. A stored deadline further off than max_ahead_ms, and a lease further than lease_ms, count as
-   expired. */
+/* In a round: takes a lease on at most `most` due sessions and hands each to fn. Those of which a usable reply
+   once came, and those of protected accounts, come by time; those that only open callbacks speak of come
+   round-robin over the senders' addresses (IPv6: the /64), so that a forger starves nobody; one of each kind
+   in turn. `skip` accounts (ends with NULL, may be NULL) are left alone. A stored deadline further off than
+   max_ahead_ms counts as expired, and so does a lease further off than lease_ms; twice that, in truth, since a
+   clock that is set back a little must not make two workers look at one session. */
 enum store_status store_sessions_lease(struct store *store, int64_t now_ms, const char *owner,
                                        int64_t lease_ms, int64_t max_ahead_ms, const char *const *skip,
                                        size_t most, store_lease_fn *fn, void *context, size_t *taken);
@@ -268,7 +269,8 @@ enum store_status store_session_done(struct store *store, const struct store_ses
 /* When the next session is due: *at_ms, 0 for none; also 0 < now when callbacks wait to be taken in. */
 enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64_t max_ahead_ms,
                                       int64_t *at_ms);
-/* In a round: due at once, whatever the state. uuid NULL: all that are parked. *count of sessions. */
+/* In a round: due at once, whatever the state; what was parked is pending again. uuid NULL: those that are
+   parked, some hundreds in one call: call again, each time in a round of its own, until *count is 0. */
 enum store_status store_sessions_retry(struct store *store, const char *session_uuid, int64_t now_ms,
                                        int64_t *count);
 
@@ -336,6 +338,7 @@ enum store_status store_roster_put(struct roster_build *build, const struct cand
 /* Every line of that candidate. *removed counts. */
 enum store_status store_roster_remove(struct roster_build *build, const char *account, const char *id,
                                       int64_t *removed);
+/* Ends the build, whatever comes of it; the build is gone then, as after _abandon. */
 enum store_status store_roster_commit(struct roster_build *build);
 void store_roster_abandon(struct roster_build *build);
 
