@@ -8,8 +8,11 @@
  *   store_sqlite_callbacks.c  Proview's callbacks
  *   store_sqlite_list.c       events and callbacks read page by page
  *   store_sqlite_care.c       purge, backup, check
- *   store_sqlite_ratings.c    sessions, ratings, leases, logins
- *   store_sqlite_roster.c     the roster: read, build aside, put in place
+ *   store_sqlite_ratings.c    sessions and their ratings: what came of a look, listing, retry
+ *   store_sqlite_queue.c      callbacks taken in, due sessions leased
+ *   store_sqlite_logins.c     tokens
+ *   store_sqlite_roster.c     the roster is read
+ *   store_sqlite_roster_build.c  a new roster is built aside and put in place
  */
 #ifndef EXAMHOOK_STORE_SQLITE_H
 #define EXAMHOOK_STORE_SQLITE_H
