@@ -76,6 +76,29 @@ enum store_status store_say_errno(struct store *store, const char *doing)
     return store_say(store, status_of_errno(error), "%s: %s", doing, strerror_r(error, text, sizeof text));
 }
 
+static int last_errno(sqlite3 *db, int which)
+{
+    sqlite3_file *file = NULL;
+    int error = 0;
+    if (sqlite3_file_control(db, "main", which, (void *)&file) == SQLITE_OK && file && file->pMethods)
+        file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &error);
+    return error;
+}
+
+/* A quota and a limit on the size of files come as I/O errors. A commit that failed leaves nothing in
+   sqlite3_system_errno(): the files themselves remember. */
+static enum store_status status_of_io(sqlite3 *db)
+{
+    const int errors[] = {sqlite3_system_errno(db), last_errno(db, SQLITE_FCNTL_JOURNAL_POINTER),
+                          last_errno(db, SQLITE_FCNTL_FILE_POINTER)};
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        enum store_status status = status_of_errno(errors[i]);
+        if (status == STORE_FULL || status == STORE_DENIED)
+            return status;
+    }
+    return STORE_ERROR;
+}
+
 static enum store_status status_of_sqlite(sqlite3 *db, int code)
 {
     switch (code & 0xff) {
@@ -97,11 +120,8 @@ static enum store_status status_of_sqlite(sqlite3 *db, int code)
         return STORE_CORRUPT;
     case SQLITE_CANTOPEN:
         return code == SQLITE_CANTOPEN_SYMLINK ? STORE_DENIED : status_of_errno(sqlite3_system_errno(db));
-    case SQLITE_IOERR: {
-        /* A quota and a limit on the size of files come as I/O errors. */
-        enum store_status status = status_of_errno(sqlite3_system_errno(db));
-        return status == STORE_FULL || status == STORE_DENIED ? status : STORE_ERROR;
-    }
+    case SQLITE_IOERR:
+        return status_of_io(db);
     default:
         return STORE_ERROR;
     }
