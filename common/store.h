@@ -242,12 +242,12 @@ struct store_lease {
     int64_t first_rated_at_ms; /* 0: not yet */
 };
 typedef void store_lease_fn(void *context, const struct store_lease *lease);
-/* In a round: takes a lease on at most `most` due sessions and hands each to fn. Those of which a usable reply
-   once came, and those of protected accounts, come by time; those that only open callbacks speak of come
-   round-robin over the senders' addresses (IPv6: the /64), so that a forger starves nobody; one of each kind
-   in turn. `skip` accounts (ends with NULL, may be NULL) are left alone. A stored deadline further off than
-   max_ahead_ms counts as expired, and so does a lease further off than lease_ms; twice that, in truth, since a
-   clock that is set back a little must not make two workers look at one session. */
+/* In a round: takes a lease on at most `most` due sessions and hands each to fn. Those of which a usable
+   reply once came, and those of protected accounts, come by time; those that only open callbacks speak of
+   come round-robin over the senders' addresses (IPv6: the /64), so that a forger starves nobody; one of each
+   kind in turn. `skip` accounts (ends with NULL, may be NULL) are left alone. A stored deadline further off
+   than max_ahead_ms counts as expired, and so does a lease further off than lease_ms; twice that, in truth,
+   since a clock that is set back a little must not make two workers look at one session. */
 enum store_status store_sessions_lease(struct store *store, int64_t now_ms, const char *owner,
                                        int64_t lease_ms, int64_t max_ahead_ms, const char *const *skip,
                                        size_t most, store_lease_fn *fn, void *context, size_t *taken);
@@ -317,7 +317,7 @@ struct roster_key {
 };
 typedef bool candidate_fn(void *context, const struct candidate *candidate);
 
-/* Every line of the account whose columns all equal the keys' values (at most 64 are given), whatever the
+/* Every line of the account whose columns all equal the keys' values (at most 10,000 are given), whatever the
    exam. Both sides are compared without white space around. STORE_OK also for none. Sees a newly imported
    roster by itself. */
 enum store_status store_candidates(struct store *store, const char *account, const struct roster_key *keys,

@@ -50,6 +50,19 @@ static const struct candidate roster[] = {
     {.account = "acc", .id = "empty", .email = "", .name = "", .about = "", .data = ""},
 };
 
+/* More exams than anybody sits: the line for the last of them must be found too. */
+#define MANY_EXAMS 300
+
+static void put_many_exams(struct roster_build *build, struct store *store)
+{
+    for (int i = 0; i < MANY_EXAMS; i++) {
+        char exam[16];
+        snprintf(exam, sizeof exam, "X%d", i);
+        struct candidate line = {.account = "acc", .id = "zealous", .exam = exam};
+        assert_stored(store, store_roster_put(build, &line, NULL));
+    }
+}
+
 static int setup(void **state)
 {
     struct scratch *scratch;
@@ -60,6 +73,7 @@ static int setup(void **state)
     assert_stored(scratch->store, store_roster_begin(scratch->store, NULL, true, NULL, &build));
     for (size_t i = 0; i < sizeof roster / sizeof *roster; i++)
         assert_stored(scratch->store, store_roster_put(build, &roster[i], NULL));
+    put_many_exams(build, scratch->store);
     assert_stored(scratch->store, store_roster_commit(build));
     return 0;
 }
@@ -80,6 +94,8 @@ static void verdicts(void **state)
         const char *account, *exam, *column, *value;
         enum roster_verdict verdict;
     } cases[] = {
+        {"acc", "X299", "id", "zealous", ROSTER_VALID},
+        {"acc", "X300", "id", "zealous", ROSTER_OTHER_EXAM},
         {"acc", "E1", "id", "anna", ROSTER_VALID},
         {"acc", "E2", "id", "anna", ROSTER_NOT_OPEN}, /* although the line for any exam has no window */
         {"acc", "E3", "id", "anna", ROSTER_VALID},
