@@ -152,7 +152,7 @@ static void shorten(struct buf *text, size_t most)
 {
     size_t width = 0, i = 0, bytes;
 
-    if (!most || output_width(buf_str(text), text->len) <= most)
+    if (!most || !text->data || output_width(buf_str(text), text->len) <= most)
         return;
     for (;; i += bytes) {
         size_t more = columns_of(code_point(text->data + i, text->len - i, &bytes));
@@ -227,6 +227,8 @@ static void begin(struct table *table)
 {
     const char *titles[TABLE_COLUMNS_MAX];
 
+    if (table->count == 0)
+        return;
     for (size_t i = 0; i < table->count; i++) {
         titles[i] = table->columns[i].title;
         table->width[i] = strlen(titles[i]);

@@ -31,7 +31,7 @@ const char *progress_line(const char *what, int64_t done, int64_t total, int64_t
     bar[BAR] = '\0';
     if (done > 0 && elapsed_ms >= 1000 && done < total)
         snprintf(line, PROGRESS_LINE_BYTES, "%.60s [%s] %d%%, %lld s left", what, bar,
-                 (int)(done * 100 / total), (long long)(elapsed_ms * (total - done) / done / 1000 + 1));
+                 (int)(done * 100 / total), (long long)elapsed_ms * (total - done) / done / 1000 + 1);
     else
         snprintf(line, PROGRESS_LINE_BYTES, "%.60s [%s] %d%%", what, bar, (int)(done * 100 / total));
     return line;

@@ -386,7 +386,7 @@ static void transfer_free(struct transfer *transfer)
 void talview_drop(struct talview *talview)
 {
     while (talview->transfers)
-        transfer_free(talview->transfers);
+        transfer_free(talview->transfers); /* takes it off. NOLINT(clang-analyzer-unix.Malloc) */
 }
 
 void talview_free(struct talview *talview)
@@ -724,7 +724,7 @@ static enum talview_outcome outcome_of_curl(CURLcode code)
 static void set_detail(struct talview_reply *reply, const char *text)
 {
     size_t n = 0;
-    for (; text[n] && n < sizeof(reply->detail) - 1; n++)
+    for (; n < sizeof(reply->detail) - 1 && text[n]; n++)
         reply->detail[n] = text[n] >= 0x20 && text[n] < 0x7f ? text[n] : '?';
     reply->detail[n] = '\0';
 }
