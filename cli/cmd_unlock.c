@@ -116,7 +116,8 @@ static enum store_status forget_keys(struct store *store, const struct exams *ex
     return status;
 }
 
-static enum store_status forget_exam(struct store *store, const char *exam, int64_t *removed)
+/* One round: short, whatever there is. */
+static enum store_status forget_some_of_exam(struct store *store, const char *exam, int64_t *removed)
 {
     enum store_status status = store_round_begin(store, STORE_EXAMJOINT);
 
@@ -134,6 +135,20 @@ static enum store_status forget_exam(struct store *store, const char *exam, int6
         return status;
     }
     return store_round_commit(store);
+}
+
+static enum store_status forget_exam(struct store *store, const char *exam, int64_t *removed)
+{
+    enum store_status status;
+    int64_t some;
+
+    do {
+        some = 0;
+        status = forget_some_of_exam(store, exam, &some);
+        if (!status)
+            *removed += some;
+    } while (!status && some >= STORE_FORGET_MOST);
+    return status;
 }
 
 static int unlock_exam(struct cli *cli, const struct config *config, const char *exam)

@@ -20,6 +20,8 @@
 #define LOCK_REST_MAX_US 5000
 /* Above this, whoever commits moves the log into the file. */
 #define WAL_BYTES_MAX (4 * 1024 * 1024)
+/* A program that ends leaves no more than this to be read by the next. */
+#define WAL_BYTES_LEFT (512 * 1024)
 /* While readers are in the way, another try is made only after this much more. */
 #define WAL_RETRY_BYTES (1024 * 1024)
 /* Above this, who only reads rests a little before each page: readers that follow each other without a gap
@@ -676,17 +678,6 @@ enum store_status store_open(const char *url, unsigned write_areas, unsigned rea
     return status;
 }
 
-void store_free(struct store *store)
-{
-    if (!store)
-        return;
-    store_round_abandon(store);
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
-        store_file_release(store_file_of(store, places[i].area));
-    buf_release(&store->message);
-    free(store);
-}
-
 const char *store_message(const struct store *store)
 {
     return buf_str(&store->message);
@@ -755,19 +746,33 @@ enum store_status store_step_end(struct store *store, bool keep)
 /* The log goes into the file as far as no reader is in the way; under our lock, so that nobody writes
    meanwhile (SQLite before 3.51.3 can damage the file when one checkpoints while another writes). What fails
    here loses nothing: the next one tries again. */
-static void checkpoint(struct store *store, struct store_file *file)
+static void checkpoint(struct store *store, struct store_file *file, int64_t bytes_max, int mode)
 {
     int64_t bytes = (int64_t)file->wal_frames * file->page_bytes;
     int64_t tried = (int64_t)file->wal_tried * file->page_bytes;
-    if (!file->db || !file->wal || bytes <= WAL_BYTES_MAX)
+    if (!file->db || !file->wal || bytes <= bytes_max)
         return;
     if (file->wal_tried && bytes >= tried && bytes < tried + WAL_RETRY_BYTES)
         return;
-    int all = 0, moved = 0;
     sqlite3_busy_timeout(file->db, 0);
-    int code = sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_RESTART, &all, &moved);
+    int code = sqlite3_wal_checkpoint_v2(file->db, "main", mode, NULL, NULL);
     sqlite3_busy_timeout(file->db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
     file->wal_tried = code == SQLITE_OK ? 0 : file->wal_frames;
+}
+
+/* The next program to open the file alone reads the whole log first: where each request starts one (plain
+   CGI), a long log would cost each of them some milliseconds. */
+static void leave_a_short_log(struct store *store, struct store_file *file)
+{
+    if (!file->db || !file->writable || file->lock_fd < 0)
+        return;
+    if ((int64_t)file->wal_frames * file->page_bytes <= WAL_BYTES_LEFT)
+        return;
+    if (flock(file->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        return;
+    if (lock_is_there(file))
+        checkpoint(store, file, WAL_BYTES_LEFT, SQLITE_CHECKPOINT_TRUNCATE);
+    store_file_unlock(file);
 }
 
 static void end_round(struct store *store)
@@ -798,7 +803,7 @@ enum store_status store_round_commit(struct store *store)
         status = round_run(store, file, STATEMENT_COMMIT, "COMMIT", "committing");
     end_round(store);
     if (status == STORE_OK)
-        checkpoint(store, file);
+        checkpoint(store, file, WAL_BYTES_MAX, SQLITE_CHECKPOINT_RESTART);
     store_file_unlock(file);
     return status;
 }
@@ -810,6 +815,20 @@ void store_round_abandon(struct store *store)
         return;
     end_round(store);
     store_file_unlock(file);
+}
+
+void store_free(struct store *store)
+{
+    if (!store)
+        return;
+    store_round_abandon(store);
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        struct store_file *file = store_file_of(store, places[i].area);
+        leave_a_short_log(store, file);
+        store_file_release(file);
+    }
+    buf_release(&store->message);
+    free(store);
 }
 
 /* --- The key of the unknown --------------------------------------------------------------------------------

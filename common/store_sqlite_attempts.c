@@ -269,12 +269,18 @@ enum store_status store_attempts_forget(struct store *store, const unsigned char
     if (key)
         return remove_key(store, file, key, removed);
     sqlite3_stmt *statement =
-        exam ? store_statement(store, file, REMOVE_EXAM, "DELETE FROM attempts WHERE exam = ?1", &status)
-             : store_statement(store, file, REMOVE_ALL, "DELETE FROM attempts", &status);
+        exam ? store_statement(store, file, REMOVE_EXAM,
+                               "DELETE FROM attempts WHERE key IN"
+                               " (SELECT key FROM attempts WHERE exam = ?2 LIMIT ?1)",
+                               &status)
+             : store_statement(store, file, REMOVE_ALL,
+                               "DELETE FROM attempts WHERE key IN (SELECT key FROM attempts LIMIT ?1)",
+                               &status);
     if (!statement)
         return status;
+    sqlite3_bind_int(statement, 1, STORE_FORGET_MOST);
     if (exam)
-        store_bind_text(statement, 1, exam);
+        store_bind_text(statement, 2, exam);
     status = store_run(store, file, statement, "removing attempts");
     if (status != STORE_OK)
         return status;

@@ -536,6 +536,27 @@ static void the_log_stays_bounded(void **state)
     assert_int_equal(count_events(scratch->store), 300);
 }
 
+static void a_program_that_ends_leaves_a_short_log(void **state)
+{
+    struct scratch *scratch = *state;
+    put_bulk(scratch->store, 20);
+    assert_true(wal_bytes(scratch) > 1024 * 1024);
+    store_free(scratch->store);
+    assert_true(wal_bytes(scratch) <= 512 * 1024);
+    scratch->store = scratch_open(scratch, STORE_EXAMJOINT, 0, 1000);
+    assert_int_equal(count_events(scratch->store), 20);
+    /* It does not wait for that: neither for a reader nor for a round. */
+    struct store *other = scratch_open(scratch, STORE_EXAMJOINT, 0, 1000);
+    put_bulk(scratch->store, 20);
+    assert_stored(other, store_round_begin(other, STORE_EXAMJOINT));
+    int64_t began_ms = clock_monotonic_ms();
+    store_free(scratch->store);
+    assert_true(clock_monotonic_ms() - began_ms < 500);
+    assert_stored(other, store_round_commit(other));
+    scratch->store = other;
+    assert_int_equal(count_events(other), 40);
+}
+
 static void a_reader_holds_nobody_up(void **state)
 {
     struct scratch *scratch = *state;
@@ -904,6 +925,7 @@ int main(void)
         scratch_test(a_foreign_writer_is_busy),
         scratch_test(another_file_in_its_place_is_used),
         scratch_test(the_log_stays_bounded),
+        scratch_test(a_program_that_ends_leaves_a_short_log),
         scratch_test(a_reader_holds_nobody_up),
         scratch_test(a_rollback_journal_does_too),
         scratch_test(a_file_at_its_limit_is_full),

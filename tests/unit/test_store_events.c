@@ -480,6 +480,27 @@ static void attempts_are_forgotten(void **state)
     assert_int_equal(attempt(store, 3, NOW + 4001, &wait_ms, &newly), STORE_OK);
 }
 
+static void forgetting_comes_in_short_rounds(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    int64_t removed = -1, wait_ms, left = 2 * STORE_FORGET_MOST + 100;
+    bool newly;
+    assert_stored(store, store_round_begin(store, STORE_EXAMJOINT));
+    for (int key = 0; key < left; key++)
+        assert_int_equal(store_attempt_count(store, key_of(key), "main", key ? "ex" : "other", NOW, &rule,
+                                             &wait_ms, &newly),
+                         STORE_OK);
+    assert_stored(store, store_attempts_forget(store, NULL, "ex", &removed));
+    assert_int_equal(removed, STORE_FORGET_MOST);
+    assert_stored(store, store_attempts_forget(store, NULL, "ex", &removed));
+    assert_int_equal(removed, STORE_FORGET_MOST);
+    assert_stored(store, store_attempts_forget(store, NULL, "ex", &removed));
+    assert_int_equal(removed, 99);
+    assert_stored(store, store_attempts_forget(store, NULL, NULL, &removed));
+    assert_int_equal(removed, 1);
+    assert_stored(store, store_round_commit(store));
+}
+
 static void the_table_of_attempts_is_bounded(void **state)
 {
     struct scratch *scratch = *state;
@@ -859,6 +880,7 @@ int main(void)
         scratch_test(a_success_each_time_is_never_throttled),
         scratch_test(attempts_ahead_of_the_clock_are_expired),
         scratch_test(attempts_are_forgotten),
+        scratch_test(forgetting_comes_in_short_rounds),
         scratch_test(the_table_of_attempts_is_bounded),
         scratch_test(callbacks_are_told_apart),
         scratch_test(the_mark_never_goes_back),

@@ -23,7 +23,7 @@
 #define KILL_EVERY_MS 70
 #define STEPS_MAX 8
 #define LIVES_MAX 20000
-#define WAL_MAX (16L * 1024 * 1024)
+#define WAL_MAX (32L * 1024 * 1024)
 #define NOW INT64_C(1764000000000)
 
 /* One acknowledgement: the events [first, first + count) of that life of a writer. */
