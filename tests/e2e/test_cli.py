@@ -807,6 +807,25 @@ def standin(shop, *options):
     return process
 
 
+def test_check_online_accepted(shop):
+    shop.roster("id,password\n1001,horse\n")
+    process = standin(shop, "--username", "canary-user", "--password", "canary-password")
+    try:
+        assert ("Talview", "accepted the login of [proview pv]") in of(levels(shop, "--online"), "ok")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_check_online_leaves_a_paused_account_alone(shop):
+    shop.roster("id,password\n1001,horse\n")
+    later = int((time.time() + 600) * 1000)
+    change(shop, "ratings/ratings.db", ("INSERT INTO logins(account, blocked_until, failures, error)"
+                                        " VALUES('pv', ?, 1, 'wrong_credentials')", later))
+    warned = of(levels(shop, "--online"), "warning")
+    assert any(what == "Talview" and "no login was tried for [proview pv]" in text for what, text in warned)
+
+
 def test_check_online_with_wrong_credentials_and_with_nobody_there(shop):
     shop.roster("id,password\n1001,horse\n")
     process = standin(shop)
