@@ -124,6 +124,17 @@ static void take_job(void *context, const struct store_lease *lease)
     worker->jobs[worker->job_count++] = job;
 }
 
+static char *error_text(const char *word, const char *detail)
+{
+    struct buf text = BUF_INIT;
+    buf_adds(&text, word);
+    if (detail[0])
+        buf_addf(&text, ": %s", detail);
+    char *copy = xstrdup(buf_str(&text));
+    buf_release(&text);
+    return copy;
+}
+
 static void job_end(struct worker *worker, struct job *job, const struct worker_decision *decision,
                     bool counts)
 {
@@ -149,11 +160,14 @@ static void job_end(struct worker *worker, struct job *job, const struct worker_
     }
 }
 
-/* The lease is given back and the session is as it was. */
+/* The lease is given back and the session is as it was; where logging in is what fails, its error says so. */
 static void job_put_back(struct worker *worker, struct job *job)
 {
-    const struct worker_decision as_it_was = {.state = job->lease.state,
-                                              .next_attempt_at_ms = clock_now_ms()};
+    const struct worker_decision as_it_was = {.state = job->lease.state};
+    const struct account *account = job->account;
+    if (account && account->login.error && strcmp(account->login.error, WORKER_RATE_LIMITED) != 0 &&
+        !job->error)
+        job->error = error_text("login", account->login.error);
     job_end(worker, job, &as_it_was, false);
 }
 
@@ -272,15 +286,16 @@ static void login_failed(struct worker *worker, struct account *account, enum ta
 static void login_begin(struct worker *worker, struct account *account)
 {
     int64_t now_ms = clock_now_ms();
-    account->hold_until_ms = now_ms + LOGIN_HOLD_MS;
-    if (store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)
-        return;
-    enum login_turn turn = login_turn(worker, account, now_ms);
-    bool go_on = turn == LOGIN_OURS || turn == LOGIN_THERE;
-    if (end_round(worker, go_on) != STORE_OK || !go_on)
-        return;
-    account->hold_until_ms = 0;
-    if (turn == LOGIN_THERE)
+    enum login_turn turn = LOGIN_FAILED;
+    if (store_round_begin(worker->store, STORE_RATINGS) == STORE_OK) {
+        turn = login_turn(worker, account, now_ms);
+        bool go_on = turn == LOGIN_OURS || turn == LOGIN_THERE;
+        if (end_round(worker, go_on) != STORE_OK)
+            turn = LOGIN_FAILED;
+    }
+    if (turn == LOGIN_FAILED || turn == LOGIN_THEIRS)
+        account->hold_until_ms = now_ms + LOGIN_HOLD_MS;
+    if (turn != LOGIN_OURS)
         return;
     account->logging_in = talview_login_start(worker->talview, account->target, account);
     if (!account->logging_in)
@@ -373,17 +388,6 @@ static void learn_of_renewal(const struct worker *worker, struct account *accoun
     if (longest < WORKER_YOUNG_TOKEN_MS)
         longest = WORKER_YOUNG_TOKEN_MS;
     account->young_ms = account->young_ms * 2 < longest ? account->young_ms * 2 : longest;
-}
-
-static char *error_text(const char *word, const char *detail)
-{
-    struct buf text = BUF_INIT;
-    buf_adds(&text, word);
-    if (detail[0])
-        buf_addf(&text, ": %s", detail);
-    char *copy = xstrdup(buf_str(&text));
-    buf_release(&text);
-    return copy;
 }
 
 static void log_session(const struct job *job, const struct worker_decision *decision)

@@ -385,8 +385,10 @@ static void transfer_free(struct transfer *transfer)
 
 void talview_drop(struct talview *talview)
 {
-    while (talview->transfers)
-        transfer_free(talview->transfers); /* takes it off. NOLINT(clang-analyzer-unix.Malloc) */
+    for (struct transfer *t = talview->transfers, *next; t; t = next) {
+        next = t->next;
+        transfer_free(t);
+    }
 }
 
 void talview_free(struct talview *talview)
