@@ -677,7 +677,7 @@ static int on_a_small_disk(const struct scratch *scratch)
     (void)snprintf(folder, sizeof folder, "%s/disk", scratch->folder);
     (void)snprintf(ballast, sizeof ballast, "%s/ballast", folder);
     (void)snprintf(url, sizeof url, "sqlite:%s/store", folder);
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "", MS_REC | MS_PRIVATE, "") != 0 ||
         mkdir(folder, 0755) != 0 || mount("tmpfs", folder, "tmpfs", 0, "size=4m") != 0)
         return 99;
     if (store_migrate(url, &said) != STORE_OK ||
