@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -28,7 +29,7 @@ struct hash_pool {
     int thread_count;
     char *folder;
     int done_fd;
-    bool stop;
+    atomic_bool stop; /* set under the lock */
     struct hash_task *queue, **queue_end;
     struct hash_task *done, **done_end;
     int64_t queued, running, queue_max;
@@ -73,11 +74,13 @@ static int slot_open(const char *folder, int number)
 }
 
 /*
- * Takes one of the slots, the one of this number first. Returns its descriptor; -1 when the deadline passed.
+ * Takes one of the slots, the one of this number first. Returns its descriptor; -1 when the deadline passed
+ * or *stop (NULL: none) was set: other processes may hold the slots for longer than ours may take to end.
  * Where the slots cannot be opened at all, checking goes on without: a candidate at the door counts more than
  * the bound.
  */
-static int slot_take(const char *folder, int slots, int first, int64_t deadline_ms, bool *unbounded)
+static int slot_take(const char *folder, int slots, int first, int64_t deadline_ms, const atomic_bool *stop,
+                     bool *unbounded)
 {
     struct timespec pause = {0, SLOT_POLL_NS};
     *unbounded = false;
@@ -96,16 +99,17 @@ static int slot_take(const char *folder, int slots, int first, int64_t deadline_
             *unbounded = true;
             return -1;
         }
-        if (clock_monotonic_ms() >= deadline_ms)
+        if (clock_monotonic_ms() >= deadline_ms || (stop && atomic_load(stop)))
             return -1;
         nanosleep(&pause, NULL);
     }
 }
 
-static void run(struct hash_job *job, const char *folder, int slots, int first, int64_t deadline_ms)
+static void run(struct hash_job *job, const char *folder, int slots, int first, int64_t deadline_ms,
+                const atomic_bool *stop)
 {
     bool unbounded;
-    int slot = slot_take(folder, slots, first, deadline_ms, &unbounded);
+    int slot = slot_take(folder, slots, first, deadline_ms, stop, &unbounded);
     if (slot < 0 && !unbounded)
         return;
     job->match = password_check(job->setting, buf_str(&job->password), job->password.len);
@@ -116,7 +120,7 @@ static void run(struct hash_job *job, const char *folder, int slots, int first, 
 
 void hash_run_here(struct hash_job *job, int slots, const char *folder, int64_t deadline_ms)
 {
-    run(job, folder, slots, (int)(getpid() % slots), deadline_ms);
+    run(job, folder, slots, (int)(getpid() % slots), deadline_ms, NULL);
 }
 
 static int64_t now_us(void)
@@ -178,7 +182,8 @@ static void *worker(void *argument)
     while ((task = next_task(start.pool))) {
         int64_t began = now_us();
         if (clock_monotonic_ms() < task->deadline_ms)
-            run(&task->job, start.pool->folder, start.pool->thread_count, start.number, task->deadline_ms);
+            run(&task->job, start.pool->folder, start.pool->thread_count, start.number, task->deadline_ms,
+                &start.pool->stop);
         finish(start.pool, task, now_us() - began);
     }
     return NULL;

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/queue.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,6 +32,8 @@
 /* How often time limits are looked at; more often while passwords are being checked. */
 #define TICK_MS 500
 #define TICK_HASHING_MS 50
+/* Descriptors beside the connections: the store's files, slots of password checks, sockets of our own. */
+#define DESCRIPTORS_SPARE 128
 
 enum connection_state {
     CONNECTION_READING, /* the request does not lie in the socket whole */
@@ -65,13 +68,14 @@ struct loop {
     int listener, epoll, signals, done_fd;
     const char *unlink_path; /* our own socket, to be removed at the end */
     bool stopping, listening;
+    bool full; /* not listening since as many connections are there as may be */
     int64_t stop_at_ms, tick_at_ms;
     struct hash_pool *pool;
     struct guard_limits limits;
     unsigned char *peek;
     struct connection_list connections; /* the oldest first */
     struct connection_list ready;       /* first come, first served */
-    int64_t count, hashing;
+    int64_t count, count_max, hashing;
     bool left_over; /* a full round left requests behind: no waiting */
     struct connection *round[ROUND_MAX];
     size_t round_count;
@@ -151,6 +155,7 @@ static void resume_listening(struct loop *loop)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = &loop->listener};
     if (!loop->listening)
         loop->listening = epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->listener, &event) == 0;
+    loop->full = false;
 }
 
 static void pause_listening(struct loop *loop)
@@ -162,10 +167,16 @@ static void pause_listening(struct loop *loop)
 
 static void accept_all(struct loop *loop)
 {
-    for (;;) {
-        if (loop->count >= loop->program->config->connections_max && !close_an_idle_one(loop)) {
-            pause_listening(loop);
-            return;
+    for (bool somebody_waits = true;; somebody_waits = false) {
+        /* While stopping, whoever stands in the socket's queue is served as far as there are descriptors. */
+        if (!loop->stopping && loop->count >= loop->count_max) {
+            if (!somebody_waits) /* perhaps: the next turn knows, and no idle one is closed for nobody */
+                return;
+            if (!close_an_idle_one(loop)) {
+                pause_listening(loop);
+                loop->full = true;
+                return;
+            }
         }
         int fd = accept4(loop->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
@@ -322,9 +333,15 @@ static void connection_look(struct loop *loop, struct connection *c)
 
 /* --- The round ------------------------------------------------------------------------------------------ */
 
+/* A rush of candidates must leave connections for the events that need no password check. */
+static int64_t hashing_max(const struct loop *loop)
+{
+    return loop->count_max - loop->count_max / 4;
+}
+
 static void to_password_check(struct loop *loop, struct connection *c)
 {
-    if (hash_pool_add(loop->pool, c->task, &c->task->job.wait_s))
+    if (loop->hashing < hashing_max(loop) && hash_pool_add(loop->pool, c->task, &c->task->job.wait_s))
         set_state(loop, c, CONNECTION_HASHING);
     else /* Refused early for load: into the next round, with nothing checked. */
         to_round(loop, c, true);
@@ -372,14 +389,20 @@ static bool round_is_full(const struct loop *loop)
     return loop->round_count >= ROUND_MAX;
 }
 
+/* Whenever it is written to, also when nobody waits for a check any more: a thread may write only after its
+ * task was taken, and a counter that stays up would make the loop spin. */
+static void clear_done(const struct loop *loop)
+{
+    uint64_t count;
+    if (read(loop->done_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        log_error("cannot read the event counter", LOG_S("error", strerror(errno)));
+}
+
 /* Password checks that are done, or whose time is over. */
 static void collect_hashed(struct loop *loop)
 {
     struct hash_task *task;
-    uint64_t count;
 
-    if (read(loop->done_fd, &count, sizeof count) < 0 && errno != EAGAIN)
-        log_error("cannot read the event counter", LOG_S("error", strerror(errno)));
     while (!round_is_full(loop) && (task = hash_pool_take(loop->pool)))
         to_round(loop, task->owner, true);
     if (round_is_full(loop))
@@ -393,8 +416,11 @@ static void collect_late(struct loop *loop, int64_t now_ms)
 
     TAILQ_FOREACH(c, &loop->connections, all)
     {
-        if (round_is_full(loop))
+        if (round_is_full(loop)) {
+            loop->left_over = true;
+            loop->tick_at_ms = now_ms;
             return;
+        }
         if (c->state != CONNECTION_HASHING || (now_ms < c->request.deadline_ms && !ending))
             continue;
         hash_pool_drop(loop->pool, c->task);
@@ -477,41 +503,51 @@ static void stop_idle(struct loop *loop)
 
 static void take_events(struct loop *loop, const struct epoll_event *events, int count)
 {
+    bool stop = false, incoming = false;
+
     for (int i = 0; i < count; i++) {
         void *who = events[i].data.ptr;
         if (who == &loop->signals) {
             struct signalfd_siginfo info;
             if (read(loop->signals, &info, sizeof info) == sizeof info && !loop->stopping)
-                stop_begin(loop);
-        } else if (who != &loop->done_fd && who != &loop->listener) {
+                stop = true;
+        } else if (who == &loop->done_fd) {
+            clear_done(loop);
+        } else if (who == &loop->listener) {
+            incoming = true;
+        } else {
             mark_ready(loop, who);
         }
     }
     /* Last, so that a connection closed to make room is none that this turn's events still name. */
-    for (int i = 0; i < count; i++) {
-        if (events[i].data.ptr == &loop->listener && !loop->stopping)
-            accept_all(loop);
-    }
+    if (stop)
+        stop_begin(loop);
+    else if (incoming && !loop->stopping)
+        accept_all(loop);
+}
+
+/* How long the loop may sleep, and time limits go unlooked at. */
+static int tick_ms(const struct loop *loop)
+{
+    return loop->hashing > 0 || loop->stopping ? TICK_HASHING_MS : TICK_MS;
 }
 
 static void tick(struct loop *loop, int64_t now_ms)
 {
     if (now_ms < loop->tick_at_ms)
         return;
-    loop->tick_at_ms = now_ms + (loop->hashing > 0 ? TICK_HASHING_MS : TICK_MS);
+    loop->tick_at_ms = now_ms + tick_ms(loop);
     close_the_late(loop, now_ms);
     if (loop->hashing > 0)
         collect_late(loop, now_ms);
-    if (!loop->stopping && loop->count < loop->program->config->connections_max)
+    if (!loop->stopping && loop->count < loop->count_max)
         resume_listening(loop);
 }
 
 static void turn(struct loop *loop)
 {
     struct epoll_event events[EVENTS_A_TURN];
-    int wait_ms = loop->left_over || loop->round_count > 0 ? 0
-                  : loop->hashing > 0                      ? TICK_HASHING_MS
-                                                           : TICK_MS;
+    int wait_ms = loop->left_over || loop->round_count > 0 ? 0 : tick_ms(loop);
     int count = epoll_wait(loop->epoll, events, EVENTS_A_TURN, wait_ms);
 
     loop->left_over = false;
@@ -525,12 +561,33 @@ static void turn(struct loop *loop)
         round_run(loop);
     if (loop->stopping)
         stop_idle(loop);
+    else if (loop->full && loop->count < loop->count_max)
+        resume_listening(loop);
 }
 
 static bool watch(struct loop *loop, int fd, void *who)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = who};
     return epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+/* Room for the connections that the configuration allows; fewer of them where the system gives less. */
+static int64_t room_for_connections(int64_t wanted)
+{
+    struct rlimit limit;
+    rlim_t need = (rlim_t)wanted + DESCRIPTORS_SPARE;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
+        return wanted;
+    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
+    if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= need)
+        return wanted;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    int64_t room = (int64_t)(limit.rlim_cur < 2 * DESCRIPTORS_SPARE ? limit.rlim_cur / 2
+                                                                    : limit.rlim_cur - DESCRIPTORS_SPARE);
+    log_warn("fewer connections than configured: the limit of open files is low",
+             LOG_I("connections", (long long)room), LOG_I("configured", (long long)wanted));
+    return room;
 }
 
 static bool loop_open(struct loop *loop, struct buf *why)
@@ -541,7 +598,13 @@ static bool loop_open(struct loop *loop, struct buf *why)
     sigemptyset(&stop);
     sigaddset(&stop, SIGTERM);
     sigaddset(&stop, SIGINT);
+    /* Before the library puts handlers of its own in place, which would swallow one. */
     sigprocmask(SIG_BLOCK, &stop, NULL);
+    if (FCGX_Init() != 0) {
+        buf_adds(why, "the FastCGI library could not be initialised");
+        return false;
+    }
+    loop->count_max = room_for_connections(config->connections_max);
     loop->limits = (struct guard_limits){.params_bytes = PARAMS_BYTES_MAX,
                                          .body_bytes = (size_t)config->body_limit_bytes,
                                          .total_bytes = PARAMS_BYTES_MAX + (size_t)config->body_limit_bytes +
@@ -591,10 +654,6 @@ bool loop_serve(const struct program *program, int listener, const char *socket_
 
     TAILQ_INIT(&loop.connections);
     TAILQ_INIT(&loop.ready);
-    if (FCGX_Init() != 0) {
-        buf_adds(why, "the FastCGI library could not be initialised");
-        return false;
-    }
     fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
     opened = loop_open(&loop, why);
     if (opened) {

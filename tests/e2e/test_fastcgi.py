@@ -1,11 +1,14 @@
 """The programs as FastCGI and CGI peers see them, without a web server between: what the guard and the loop promise."""
+import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import stat
 import subprocess
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,15 +51,24 @@ class Program:
         self.log = folder / f"{name}.log"
         self.start(stdin)
 
-    def start(self, stdin=None):
+    def start(self, stdin=None, limit=None):
         command = [BUILD / f"{self.name}.fcgi", "--config", self.config]
         if stdin is None:
             command += ["--socket", self.path]
-        self.process = subprocess.Popen(command, stdin=stdin, stderr=open(self.log, "ab"))
+        self.process = subprocess.Popen(command, stdin=stdin, stderr=open(self.log, "ab"), preexec_fn=lambda: (
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit) if limit else None))
         for _ in range(200):
-            if self.process.poll() is not None or stdin is not None or self.path.exists():
+            if self.process.poll() is not None or stdin is not None or self.answers():
                 break
             time.sleep(0.02)
+
+    def answers(self):
+        """A dead program leaves its socket file: being there says nothing."""
+        try:
+            self.peer().close()
+            return True
+        except OSError:
+            return False
 
     def stop(self):
         if self.process.poll() is None:
@@ -244,6 +256,110 @@ def test_sigterm_ends_it_and_removes_the_socket(program):
     assert program.stop() == 0
     assert time.monotonic() - began < 3
     assert not program.path.exists()
+
+
+def verification(n):
+    return json.dumps({"event": "verify_respondent", "exam_id": "e",
+                       "fields": [{"position": 0, "value": f"nobody{n}"}, {"position": 1, "value": "x"}]}).encode()
+
+
+@contextmanager
+def slots_taken(program):
+    """As if other processes were checking passwords in every slot there is."""
+    with ExitStack() as held:
+        for n in range(os.cpu_count()):
+            slot = held.enter_context(open(program.folder / "store" / "examjoint" / f"hash-slot-{n}", "ab"))
+            fcntl.flock(slot, fcntl.LOCK_EX)
+        yield
+
+
+def restart(program, **options):
+    program.stop()
+    lines = "".join(f"{name} = {value}\n" for name, value in options.items())
+    program.config.write_text(program.config.read_text().replace("request_wait = 1s\n", lines))
+    program.start()
+
+
+def test_sigterm_while_others_hold_every_slot(program):
+    with slots_taken(program):
+        peer = program.peer()
+        peer.send(request(post(verification(1), **SECRETS), verification(1)))
+        time.sleep(0.3)
+        began = time.monotonic()
+        program.process.send_signal(signal.SIGTERM)
+        assert "again" in json.loads(peer.answer()[2])["errorMessage"]
+        assert program.stop() == 0
+        assert time.monotonic() - began < 3
+
+
+def test_sigterm_with_half_a_request_in_a_socket(program):
+    restart(program, request_wait="10s")
+    peer = program.peer()
+    peer.send(fastcgi.begin())
+    time.sleep(0.1)
+    began = time.monotonic()
+    assert program.stop() == 0
+    assert time.monotonic() - began < 2.9
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_sigterm_at_the_limit_answers_what_lies_in_the_sockets(program):
+    """All at once for the loop: the signal, a request on each kept connection, one more connection to accept."""
+    restart(program, connections=8)
+    kept = [program.peer() for _ in range(8)]
+    for n, peer in enumerate(kept):
+        peer.send(request(post(event(n), **SECRETS), event(n), keep=True))
+        assert peer.answer()[0] == 200
+    program.process.send_signal(signal.SIGSTOP)
+    while state_of(program.process.pid) != "T":
+        time.sleep(0.01)
+    program.process.send_signal(signal.SIGTERM)
+    kept.append(program.peer())
+    for n, peer in enumerate(kept):
+        peer.send(request(post(event(100 + n), **SECRETS), event(100 + n), keep=True))
+    program.process.send_signal(signal.SIGCONT)
+    assert [peer.answer()[0] for peer in kept] == [200] * 9
+    assert program.stop() == 0
+    assert len(program.stored()) == 17
+
+
+def test_events_do_not_wait_behind_verifications_for_a_connection(program):
+    restart(program, connections=8)
+    with slots_taken(program):
+        candidates = [program.peer() for _ in range(8)]
+        for n, peer in enumerate(candidates):
+            peer.send(request(post(verification(n), **SECRETS), verification(n)))
+        began = time.monotonic()
+        assert program.ask(request(post(event(1), **SECRETS), event(1)))[0] == 200
+        assert time.monotonic() - began < 3
+    for peer in candidates:
+        assert peer.answer()[0] == 200
+
+
+def test_more_connections_than_the_usual_limit_of_open_files(program):
+    restart(program, request_wait="10s")
+    program.stop()
+    program.start(limit=(64, 4096))
+    silent = [program.peer() for _ in range(200)]
+    began = time.monotonic()
+    assert program.ask(request(post(event(1), **SECRETS), event(1)))[0] == 200
+    assert time.monotonic() - began < 5
+    for peer in silent:
+        peer.close()
+
+
+def test_a_hard_limit_of_open_files_bounds_the_connections(program):
+    """The store's files and the slots need descriptors: candidates must not be refused for lack of them."""
+    program.stop()
+    program.start(limit=(64, 64))
+    silent = [program.peer() for _ in range(100)]
+    assert "errorMessage" in json.loads(program.ask(request(post(verification(1), **SECRETS), verification(1)))[2])
+    assert "cannot accept" not in program.log.read_text()
+    for peer in silent:
+        peer.close()
 
 
 def test_a_socket_that_a_dead_program_left(program):
