@@ -122,7 +122,7 @@ enum store_status store_attempt_take_back(struct store *store, const unsigned ch
                                           int64_t counted_at_ms);
 /* key NULL: all of the exam (exam NULL: of everything), so many at most: where *removed says as many, there
  * may be more, for another round. *removed counts rows. In a step. */
-#define STORE_FORGET_MOST 2000
+#define STORE_FORGET_MOST 500
 enum store_status store_attempts_forget(struct store *store, const unsigned char *key, const char *exam,
                                         int64_t *removed);
 /* How many identities are throttled now; stops counting at `most`. */
