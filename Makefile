@@ -62,12 +62,12 @@ deps:
 
 run:
 	@deploy/deps run
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@PORT='$(PORT)' DIR='$(DIR)' CONF='$(CONF)' BUILD='$(BUILD)' exec deploy/run
 
 check:
 	@deploy/deps check
-	@$(MAKE) --no-print-directory check-built
+	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 
 check-built: all units
 	@$(PYTHON) tests/run --build $(BUILD) $(TESTS)
@@ -75,12 +75,12 @@ check-built: all units
 SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 check-asan:
 	@deploy/deps check
-	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE='$(SANITIZERS)' check-built
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/asan SANITIZE='$(SANITIZERS)' check-built
 
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --child-silent-after-fork=yes
 check-valgrind:
 	@deploy/deps all
-	@$(MAKE) --no-print-directory BUILD=build/valgrind CFLAGS='-O1 -g' all units
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/valgrind CFLAGS='-O1 -g' all units
 	@$(PYTHON) tests/run --build build/valgrind --wrap '$(VALGRIND)' tests/e2e/test_intake.py $(TESTS)
 
 lint:
@@ -106,6 +106,7 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka $(LIBS_FCGI) $(LIBS_CLI) $(LIBS_COMMON)
 
+.SECONDARY: $(call obj,$(UNIT_SRC))
 units: $(UNIT_BIN)
 unit: units
 	@$(PYTHON) tests/run --build $(BUILD) --unit

@@ -50,7 +50,8 @@ def wait_for(what, seconds=10, every=0.05):
 
 def environment():
     """Ours without what would change what is tested."""
-    drop = ("EXAMHOOK_CONF", "DOCUMENT_ROOT", "JOURNAL_STREAM", "GATEWAY_INTERFACE")
+    drop = ("EXAMHOOK_CONF", "DOCUMENT_ROOT", "JOURNAL_STREAM", "GATEWAY_INTERFACE", "MAKEFLAGS", "MFLAGS",
+            "MAKEOVERRIDES", "MAKELEVEL")
     clean = {k: v for k, v in os.environ.items() if k not in drop and not k.lower().endswith("_proxy")}
     clean["PATH"] += ":/usr/sbin:/sbin"
     clean["ASAN_OPTIONS"] = "abort_on_error=1:handle_abort=0:" + clean.get("ASAN_OPTIONS", "")
