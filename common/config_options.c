@@ -16,7 +16,7 @@
 const struct config_option config_options[] = {
     {"store", "url", CONFIG_TEXT, "sqlite:/var/lib/examhook", 0, 0, NULL, ALL, false,
      "Where everything is kept: sqlite: and a folder."},
-    {"store", "lock_wait", CONFIG_DURATION, "5s", 0, S(60), NULL, ALL, false,
+    {"store", "lock_wait", CONFIG_DURATION, "2s", 0, S(60), NULL, ALL, false,
      "How long a writer waits for another one before it gives up."},
 
     {"log", "level", CONFIG_CHOICE, "info", 0, 0, "error|warn|info|debug", ALL, false,
@@ -26,15 +26,15 @@ const struct config_option config_options[] = {
      "The largest body that a webhook may send."},
     {"server", "request_wait", CONFIG_DURATION, "10s", S(1), S(60), NULL, ALL, false,
      "How long a request may take to arrive whole from the web server."},
-    {"server", "connections", CONFIG_INT, "1024", 8, 65536, NULL, ALL, false,
+    {"server", "connections", CONFIG_INT, "2048", 8, 65536, NULL, ALL, false,
      "How many connections of the web server one program holds at once."},
 
     {"verify", "budget", CONFIG_DURATION, "20s", S(1), S(50), NULL, ALL, false,
      "Within this time a candidate is answered, if need be with \"please try again\"; ExamJoint itself gives up after 60s."},
-    {"verify", "hash_threads", CONFIG_INT, "0", 0, 256, NULL, ALL, false,
+    {"verify", "hash_threads", CONFIG_INT, "0", 0, 64, NULL, ALL, false,
      "How many passwords are checked at the same time; 0 is one for each processor core."},
     {"verify", "queue", CONFIG_INT, "5000", 1, 1000000, NULL, ALL, false,
-     "How many candidates may wait for a password check before more are refused."},
+     "How many candidates may wait for a password check before more are refused; at most three quarters of the connections."},
     {"verify", "languages", CONFIG_PATH, "/usr/share/examhook/languages", 0, 0, NULL, ALL, false,
      "The folder of the texts that candidates read, one file for each language."},
     {"verify", "default_language", CONFIG_TEXT, "en", 0, 0, NULL, ALL, false,

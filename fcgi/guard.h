@@ -2,7 +2,7 @@
  * The guard in front of libfcgi: looks at the bytes that lie in a connection (MSG_PEEK) and says whether they
  * are one whole FastCGI request that the library can bear. Pure: bytes in, a verdict out.
  *
- * What libfcgi cannot bear (see "Traps" in the README): management records with long names, absurd name
+ * What libfcgi cannot bear (probed on 2.4.2): management records with long names, absurd name
  * lengths, a partial request (it blocks), bytes behind the request (they would be read as the next one).
  */
 #ifndef EXAMHOOK_GUARD_H

@@ -19,6 +19,8 @@
 #define SLOTS_MAX 64
 #define NICENESS 10
 #define SLOT_POLL_NS 2000000
+/* How long the end waits for checks that run. */
+#define JOIN_WAIT_MS 300
 /* What a check is taken to last before one was measured. */
 #define FIRST_GUESS_US 100000
 
@@ -118,9 +120,38 @@ static void run(struct hash_job *job, const char *folder, int slots, int first, 
         close(slot);
 }
 
+struct here {
+    struct hash_job *job;
+    int slots;
+    const char *folder;
+    int64_t deadline_ms;
+};
+
+/* On Linux the niceness belongs to the thread: 0 is the calling one. */
+static void lower_priority(void)
+{
+    if (setpriority(PRIO_PROCESS, 0, NICENESS) != 0)
+        log_warn("cannot lower the priority of password checks", LOG_S("error", strerror(errno)));
+}
+
+static void *run_here(void *argument)
+{
+    const struct here *here = argument;
+    lower_priority();
+    run(here->job, here->folder, here->slots, (int)(getpid() % here->slots), here->deadline_ms, NULL);
+    return NULL;
+}
+
 void hash_run_here(struct hash_job *job, int slots, const char *folder, int64_t deadline_ms)
 {
-    run(job, folder, slots, (int)(getpid() % slots), deadline_ms, NULL);
+    struct here here = {job, slots, folder, deadline_ms};
+    pthread_t thread;
+    /* A thread of its own: priority once lowered cannot be raised, and the commit that follows holds a lock.
+     */
+    if (pthread_create(&thread, NULL, run_here, &here) == 0)
+        pthread_join(thread, NULL);
+    else
+        run(job, folder, slots, (int)(getpid() % slots), deadline_ms, NULL);
 }
 
 static int64_t now_us(void)
@@ -176,9 +207,7 @@ static void *worker(void *argument)
     struct hash_task *task;
 
     free(argument);
-    /* On Linux the niceness belongs to the thread: 0 is the calling one. */
-    if (setpriority(PRIO_PROCESS, 0, NICENESS) != 0)
-        log_warn("cannot lower the priority of password checks", LOG_S("error", strerror(errno)));
+    lower_priority();
     while ((task = next_task(start.pool))) {
         int64_t began = now_us();
         if (clock_monotonic_ms() < task->deadline_ms)
@@ -236,6 +265,23 @@ static void free_list(struct hash_task *task)
     }
 }
 
+static bool join_all(struct hash_pool *pool)
+{
+    struct timespec until;
+    bool all = true;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += JOIN_WAIT_MS / 1000;
+    until.tv_nsec += JOIN_WAIT_MS % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    for (int i = 0; i < pool->thread_count; i++)
+        all = pthread_timedjoin_np(pool->threads[i], NULL, &until) == 0 && all;
+    return all;
+}
+
 void hash_pool_free(struct hash_pool *pool)
 {
     if (!pool)
@@ -244,8 +290,8 @@ void hash_pool_free(struct hash_pool *pool)
     pool->stop = true;
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
-    for (int i = 0; i < pool->thread_count; i++)
-        pthread_join(pool->threads[i], NULL);
+    if (!join_all(pool))
+        return; /* a thread still uses it; the process is about to end */
     free_list(pool->queue);
     free_list(pool->done);
     pthread_mutex_destroy(&pool->lock);

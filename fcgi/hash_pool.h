@@ -28,7 +28,8 @@ void hash_task_free(struct hash_task *task); /* wipes the password */
  * task is done. NULL: `why`. */
 struct hash_pool *hash_pool_new(int threads, const char *folder, int64_t queue_max, int done_fd,
                                 struct buf *why);
-void hash_pool_free(struct hash_pool *pool); /* waits for the checks that run */
+/* Waits a moment for the checks that run; one of a very dear hash is left to the end of the process. */
+void hash_pool_free(struct hash_pool *pool);
 
 /* False: it would not be done before its deadline, or the queue is full; *wait_s says when trying again makes
  * sense. The task stays the caller's. */

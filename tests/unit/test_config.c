@@ -275,11 +275,11 @@ static void has_defaults(void **state)
 {
     struct config *config = load(*state, "", CONFIG_WORKER);
     assert_string_equal(config->store_url, "sqlite:/var/lib/examhook");
-    assert_int_equal(config->lock_wait_ms, 5000);
+    assert_int_equal(config->lock_wait_ms, 2000);
     assert_int_equal(config->log_level, LOG_LEVEL_INFO);
     assert_int_equal(config->body_limit_bytes, 65536);
     assert_int_equal(config->request_wait_ms, 10000);
-    assert_int_equal(config->connections_max, 1024);
+    assert_int_equal(config->connections_max, 2048);
     assert_int_equal(config->budget_ms, 20000);
     assert_int_equal(config->hash_threads, 0);
     assert_int_equal(config->queue_max, 5000);
@@ -581,7 +581,7 @@ static void prints_what_counts(void **state)
 {
     static const char *const lines[] = {
         "url = sqlite:/x/y",
-        "lock_wait = 5s",
+        "lock_wait = 2s",
         "level = debug",
         "nocase = email",
         "budget = 7s",
