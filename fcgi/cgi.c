@@ -9,8 +9,6 @@
 #include "../common/log.h"
 #include "hash_pool.h"
 
-extern char **environ;
-
 #define READ_BYTES 16384
 
 /* Reads up to `most` bytes of the body; false when it cannot be read or does not come in time. */

@@ -189,8 +189,9 @@ static struct hash_task *next_task(struct hash_pool *pool)
     pthread_mutex_lock(&pool->lock);
     while (!pool->queue && !pool->stop)
         pthread_cond_wait(&pool->wake, &pool->lock);
-    if (!pool->stop) {
+    if (!pool->stop)
         task = pool->queue;
+    if (task) {
         pool->queue = task->next;
         if (!pool->queue)
             pool->queue_end = &pool->queue;
