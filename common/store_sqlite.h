@@ -150,6 +150,8 @@ extern const char store_schema_roster[];
 /* The other files' part of store_purge(), called within a round of the ratings area: deletes at most `most`
  * sessions; *removed 0 ends it. */
 enum store_status store_purge_sessions(struct store *store, int64_t before_ms, size_t most, int64_t *removed);
+/* `seq` of the last callback that the worker has taken in; 0 for none. */
+enum store_status store_intake_mark(struct store *store, int64_t *mark);
 /* The roster is opened read-only when first used, and again when another file was put in its place. */
 enum store_status store_roster_reopen(struct store *store);
 

@@ -28,6 +28,7 @@ enum { PURGE_FIND = STORE_STATEMENTS_CARE, PURGE_DELIVERIES, PURGE_ROW };
 /* Where a purge stands: by time of receipt, then by id. */
 struct purge {
     int64_t before_ms, at_ms, id;
+    int64_t seq_most; /* of callbacks: the worker has not taken in what is above */
     int64_t ids[PURGE_ROWS];
     size_t count;
 };
@@ -52,7 +53,8 @@ static enum store_status purge_find(struct store *store, struct store_file *file
               " WHERE d.event_id = events.id), 0) FROM events WHERE (received_at, id) > (?1, ?2)"
               " AND received_at < ?3 AND last_received_at < ?3 ORDER BY received_at, id LIMIT ?4"
             : "SELECT id, received_at, length(body) FROM callbacks WHERE (received_at, id) > (?1, ?2)"
-              " AND received_at < ?3 AND last_received_at < ?3 ORDER BY received_at, id LIMIT ?4",
+              " AND received_at < ?3 AND last_received_at < ?3 AND seq <= ?5"
+              " ORDER BY received_at, id LIMIT ?4",
         &status);
     if (!statement)
         return status;
@@ -60,6 +62,8 @@ static enum store_status purge_find(struct store *store, struct store_file *file
     sqlite3_bind_int64(statement, 2, purge->id);
     sqlite3_bind_int64(statement, 3, purge->before_ms);
     sqlite3_bind_int64(statement, 4, PURGE_ROWS);
+    if (file->area == STORE_PROVIEW)
+        sqlite3_bind_int64(statement, 5, purge->seq_most);
     int64_t bytes = 0;
     int code = SQLITE_DONE;
     purge->count = 0;
@@ -134,8 +138,13 @@ static enum store_status purge_area(struct store *store, struct store_file *file
                                     int64_t *removed)
 {
     struct purge purge = {.before_ms = before_ms, .at_ms = INT64_MIN, .id = INT64_MIN};
+    /* A callback's row is itself the mark that its session is due, until the worker has taken it in. */
+    enum store_status status =
+        file->area == STORE_PROVIEW ? store_intake_mark(store, &purge.seq_most) : STORE_OK;
+    if (status != STORE_OK)
+        return status;
     for (;;) {
-        enum store_status status = purge_find(store, file, &purge);
+        status = purge_find(store, file, &purge);
         if (status != STORE_OK || purge.count == 0)
             return status;
         status = purge_round(store, file, &purge, removed);
@@ -171,7 +180,7 @@ enum store_status store_purge(struct store *store, int64_t before_ms, struct sto
     enum store_status status = STORE_OK;
     if (store->examjoint.writable)
         status = purge_area(store, &store->examjoint, before_ms, &gone.events);
-    if (status == STORE_OK && store->proview.writable)
+    if (status == STORE_OK && store->proview.writable && store->ratings.path)
         status = purge_area(store, &store->proview, before_ms, &gone.callbacks);
     if (status == STORE_OK && store->ratings.writable)
         status = purge_sessions(store, before_ms, &gone.sessions);
@@ -312,9 +321,13 @@ enum store_status store_backup(const char *url, const char *folder, struct buf *
     struct store store = {.lock_wait_ms = 5000};
     struct buf to_url = BUF_INIT;
     buf_addf(&to_url, "sqlite:%s", folder);
+    /* Ratings before the callbacks: a copy of the ratings that knows of callbacks which the other copy lacks
+       would, once put back, pass by those that are given their numbers then. */
+    static const enum store_area order[AREA_COUNT] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_RATINGS,
+                                                      STORE_PROVIEW};
     enum store_status status = make_backup_folder(&store, folder);
     for (size_t i = 0; i < AREA_COUNT && status == STORE_OK; i++)
-        status = backup_area(&store, url, buf_str(&to_url), areas[i]);
+        status = backup_area(&store, url, buf_str(&to_url), order[i]);
     if (status == STORE_OK && store_sync_folder(folder) != STORE_OK)
         status = store_say_errno(&store, folder);
     if (status != STORE_OK && why)

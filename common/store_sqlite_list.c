@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buf.h"
+
+/* A page ends early when its texts are longer than this. */
+#define PAGE_BYTES (1 << 20)
+
 enum list_slot {
     LIST_ALL = STORE_STATEMENTS_LIST,
     LIST_QUARANTINED,
@@ -213,19 +218,65 @@ static void read_callback(sqlite3_stmt *rows, struct store_event_row *row)
     row->body = store_column_text(rows, 9);
 }
 
-/* Hands out the row that the source stands on. False: the listener has had enough. */
-static bool hand_out(struct source *source, store_event_fn *fn, void *context)
+/* A row of a page, with texts of its own. */
+struct kept {
+    struct store_event_row row;
+    struct source *source;
+    int64_t number;
+    char *texts;
+    size_t bytes;
+};
+struct page {
+    struct kept *rows;
+    size_t count, bytes;
+};
+
+static void page_release(struct page *page)
+{
+    for (size_t i = 0; i < page->count; i++)
+        free(page->rows[i].texts);
+    free(page->rows);
+}
+
+static void own_texts(struct kept *kept)
+{
+    struct store_event_row *row = &kept->row;
+    const char **const texts[] = {
+        &row->id,           &row->account,     &row->event,   &row->exam_id, &row->respondent_id,
+        &row->session_uuid, &row->external_id, &row->outcome, &row->reason,  &row->identity,
+        &row->positions,    &row->flags,       &row->body};
+    const size_t count = sizeof texts / sizeof texts[0];
+    for (size_t i = 0; i < count; i++)
+        kept->bytes += *texts[i] ? strlen(*texts[i]) + 1 : 0;
+    kept->texts = xcalloc(1, kept->bytes);
+    char *at = kept->texts;
+    for (size_t i = 0; i < count; i++) {
+        if (!*texts[i])
+            continue;
+        size_t size = strlen(*texts[i]) + 1;
+        memcpy(at, *texts[i], size);
+        *texts[i] = at;
+        at += size;
+    }
+}
+
+/* Takes the row that the source stands on into the page. */
+static void keep_row(struct page *page, struct source *source)
 {
     char id[24];
-    struct store_event_row row = {.id = id, .received_at_ms = sqlite3_column_int64(source->rows, 1)};
-    int64_t number = sqlite3_column_int64(source->rows, 0);
-    snprintf(id, sizeof id, "%c%lld", source->letter, (long long)number);
+    struct kept kept = {.source = source, .number = sqlite3_column_int64(source->rows, 0)};
+    kept.row.id = id;
+    kept.row.received_at_ms = sqlite3_column_int64(source->rows, 1);
+    snprintf(id, sizeof id, "%c%lld", source->letter, (long long)kept.number);
     if (source->letter == 'e')
-        read_event(source->rows, &row);
+        read_event(source->rows, &kept.row);
     else
-        read_callback(source->rows, &row);
-    source->position = number;
-    return fn(context, &row);
+        read_callback(source->rows, &kept.row);
+    own_texts(&kept);
+    if ((page->count & (page->count - 1)) == 0)
+        page->rows = xrealloc(page->rows, (page->count ? 2 * page->count : 1) * sizeof *page->rows);
+    page->rows[page->count++] = kept;
+    page->bytes += kept.bytes;
 }
 
 static struct source *earlier(struct source *a, struct source *b)
@@ -235,6 +286,21 @@ static struct source *earlier(struct source *a, struct source *b)
     return sqlite3_column_int64(b->rows, 1) < sqlite3_column_int64(a->rows, 1) ? b : a;
 }
 
+/* What was read is handed out even if reading on failed. */
+static void hand_out(const struct page *page, store_event_fn *fn, void *context, bool *more)
+{
+    for (size_t i = 0; i < page->count; i++) {
+        struct kept *kept = &page->rows[i];
+        kept->source->position = kept->number;
+        if (fn(context, &kept->row))
+            continue;
+        *more = *more || i + 1 < page->count;
+        return;
+    }
+}
+
+/* A page is read before it is shown: somebody who looks at it screen by screen holds up no checkpoint, and
+   with a rollback journal no writer. */
 enum store_status store_events(struct store *store, const struct store_filter *filter,
                                struct store_cursor *cursor, size_t limit, store_event_fn *fn, void *context,
                                bool *more)
@@ -242,24 +308,26 @@ enum store_status store_events(struct store *store, const struct store_filter *f
     struct source events = {.file = &store->examjoint, .letter = 'e'};
     struct source callbacks = {.file = &store->proview, .letter = 'c'};
     struct source *next;
+    struct page page = {0};
     if (!read_cursor(cursor, &events.position, &callbacks.position))
         return store_say(store, STORE_ERROR, "this is no place in a listing");
     enum store_status status = open_source(store, filter, limit, &events);
     if (status == STORE_OK)
         status = open_source(store, filter, limit, &callbacks);
-    bool wanted = true;
-    for (size_t count = 0; status == STORE_OK && wanted && count < limit; count++) {
+    while (status == STORE_OK && page.count < limit && page.bytes < PAGE_BYTES) {
         next = earlier(&events, &callbacks);
         if (!next)
             break;
-        wanted = hand_out(next, fn, context);
+        keep_row(&page, next);
         status = step_source(store, next);
     }
-    /* What was handed out was, even if reading on failed. */
-    write_cursor(cursor, events.position, callbacks.position);
-    if (status == STORE_OK)
-        *more = earlier(&events, &callbacks) != NULL;
+    bool left = earlier(&events, &callbacks) != NULL;
     sqlite3_reset(events.rows);
     sqlite3_reset(callbacks.rows);
+    hand_out(&page, fn, context, &left);
+    write_cursor(cursor, events.position, callbacks.position);
+    if (status == STORE_OK)
+        *more = left;
+    page_release(&page);
     return status;
 }

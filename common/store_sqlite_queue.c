@@ -70,7 +70,8 @@ static int64_t allowed_at(struct fetch_hour *hour, int64_t now_ms, int64_t fetch
     return hour->from_ms;
 }
 
-/* A session as a callback finds it. */
+/* A session as a callback finds it. A lease that has run out still counts: its result may yet come, and would
+   be taken for an answer to this callback. */
 struct waiting {
     bool there, leased;
     int64_t session;
@@ -78,13 +79,12 @@ struct waiting {
     struct fetch_hour hour;
 };
 
-static enum store_status find_waiting(struct store *store, sqlite3_stmt *callback, int64_t now_ms,
-                                      struct waiting *waiting)
+static enum store_status find_waiting(struct store *store, sqlite3_stmt *callback, struct waiting *waiting)
 {
     enum store_status status;
     sqlite3_stmt *find = ratings_statement(
         store, RATINGS_INTAKE_FIND,
-        "SELECT session, next_attempt_at, coalesce(lease_until, 0), renewed_due_at, hour_from, hour_count"
+        "SELECT session, next_attempt_at, lease_until IS NOT NULL, renewed_due_at, hour_from, hour_count"
         " FROM sessions WHERE session_uuid = ?1 AND account = ?2",
         &status);
     if (find == NULL)
@@ -97,7 +97,7 @@ static enum store_status find_waiting(struct store *store, sqlite3_stmt *callbac
     if (result == SQLITE_ROW) {
         waiting->there = true;
         waiting->session = sqlite3_column_int64(find, 0);
-        waiting->leased = sqlite3_column_int64(find, 2) > now_ms;
+        waiting->leased = sqlite3_column_int(find, 2) != 0;
         waiting->due_at_ms = sqlite3_column_int64(find, waiting->leased ? 3 : 1);
         waiting->hour = (struct fetch_hour){sqlite3_column_int64(find, 4), sqlite3_column_int64(find, 5)};
     } else if (result != SQLITE_DONE) {
@@ -134,7 +134,7 @@ static enum store_status take_callback(struct store *store, sqlite3_stmt *callba
                                        int64_t fetches_hour)
 {
     struct waiting waiting = {0};
-    enum store_status status = find_waiting(store, callback, now_ms, &waiting);
+    enum store_status status = find_waiting(store, callback, &waiting);
     if (status != STORE_OK)
         return status;
     /* One that is due already causes no fetch of its own. */
@@ -172,9 +172,13 @@ static enum store_status take_callback(struct store *store, sqlite3_stmt *callba
 
 /* Where a restored, older store numbers its callbacks below the mark, all are taken anew: that costs a fetch
    each and loses none. */
-static enum store_status intake_mark(struct store *store, int64_t *mark)
+enum store_status store_intake_mark(struct store *store, int64_t *mark)
 {
-    enum store_status status = ratings_meta_get(store, RATINGS_META_SEQ, mark);
+    enum store_status status = store_file_ready(store, &store->ratings);
+    if (status == STORE_OK)
+        status = store_file_ready(store, &store->proview);
+    if (status == STORE_OK)
+        status = ratings_meta_get(store, RATINGS_META_SEQ, mark);
     if (status != STORE_OK)
         return status;
     sqlite3_stmt *statement = store_statement(store, &store->proview, PROVIEW_NEWEST,
@@ -195,9 +199,7 @@ enum store_status store_sessions_intake(struct store *store, int64_t now_ms, int
 {
     int64_t mark = 0;
     size_t count = 0;
-    enum store_status status = store_file_ready(store, &store->proview);
-    if (status == STORE_OK)
-        status = intake_mark(store, &mark);
+    enum store_status status = store_intake_mark(store, &mark);
     if (status != STORE_OK)
         return status;
     sqlite3_stmt *callback =
@@ -584,9 +586,7 @@ static enum store_status callbacks_wait(struct store *store, bool *wait)
     if (store->proview.path == NULL)
         return STORE_OK;
     int64_t mark = 0;
-    enum store_status status = store_file_ready(store, &store->proview);
-    if (status == STORE_OK)
-        status = intake_mark(store, &mark);
+    enum store_status status = store_intake_mark(store, &mark);
     if (status != STORE_OK)
         return status;
     sqlite3_stmt *statement =

@@ -514,7 +514,8 @@ enum store_status store_sessions(struct store *store, const struct store_filter 
 
 /* --- Purge ---------------------------------------------------------------------------------------------- */
 
-/* One at a time, so that its history goes with it. A session that somebody is looking at stays. */
+/* One at a time, so that its history goes with it. A session that somebody is looking at stays, and so does
+   one that is to be looked at (a rated one that a callback came for). */
 enum store_status store_purge_sessions(struct store *store, int64_t before_ms, size_t most, int64_t *removed)
 {
     int64_t count = 0;
@@ -523,7 +524,8 @@ enum store_status store_purge_sessions(struct store *store, int64_t before_ms, s
         sqlite3_stmt *find =
             ratings_statement(store, RATINGS_PURGE_FIND,
                               "SELECT session FROM sessions WHERE looked_at < ?1 AND looked_at IS NOT NULL"
-                              " AND state <> 'pending' AND lease_until IS NULL LIMIT 1",
+                              " AND state <> 'pending' AND lease_until IS NULL AND next_attempt_at IS NULL"
+                              " LIMIT 1",
                               &status);
         if (find == NULL)
             return status;

@@ -597,6 +597,52 @@ static void a_rollback_journal_does_too(void **state)
     buf_release(&said);
 }
 
+static bool write_meanwhile(void *context, const struct store_event_row *row)
+{
+    struct store_event event = plain("{}");
+    struct store *store = context;
+    assert_int_equal(row->id[0], 'e');
+    assert_stored(store, put(store, &event));
+    return true;
+}
+
+/* Rows are shown when nothing is read any more. With a rollback journal a reader in the middle of a page
+   would keep the writer from its commit, with a log it would let that grow. */
+static void who_looks_at_a_listing_holds_nobody_up(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store_filter all = {0};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    bool more = false;
+    put_bulk(scratch->store, 3);
+    store_free(scratch->store);
+    raw_sql(scratch, "examjoint/events.db", "PRAGMA journal_mode=DELETE");
+    scratch->store = scratch_open(scratch, STORE_EXAMJOINT, 0, 200);
+    struct store *reader = scratch_open(scratch, 0, STORE_EXAMJOINT, 200);
+    assert_stored(reader, store_events(reader, &all, &cursor, 2, write_meanwhile, scratch->store, &more));
+    assert_true(more);
+    assert_int_equal(count_events(scratch->store), 5);
+    store_free(reader);
+}
+
+/* A page of long texts is cut short, and the next goes on where it ended. */
+static void a_page_is_bounded_in_bytes(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store_filter all = {0};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    int seen = 0;
+    bool more = false;
+    put_bulk(scratch->store, 40);
+    assert_stored(scratch->store, store_events(scratch->store, &all, &cursor, 1000, count_row, &seen, &more));
+    assert_true(more);
+    assert_in_range(seen, 1, 39);
+    while (more)
+        assert_stored(scratch->store,
+                      store_events(scratch->store, &all, &cursor, 1000, count_row, &seen, &more));
+    assert_int_equal(seen, 40);
+}
+
 /* --- A full disk
  * ----------------------------------------------------------------------------------------------- */
 
@@ -736,11 +782,35 @@ static void fill_for_purge(struct store *store)
     assert_stored(store, store_round_commit(store));
 }
 
+static void take_callbacks_in(struct store *store, size_t most)
+{
+    size_t taken = 0;
+    assert_stored(store, store_round_begin(store, STORE_RATINGS));
+    assert_stored(store, store_sessions_intake(store, NOW, 6, most, &taken));
+    assert_stored(store, store_round_commit(store));
+    assert_int_equal(taken, most);
+}
+
+/* Where the worker stood still for long, a callback is all that tells of its session. */
+static void purge_leaves_callbacks_not_taken_in(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store_purged purged = {0};
+    fill_for_purge(scratch->store);
+    take_callbacks_in(scratch->store, 1);
+    assert_stored(scratch->store, store_purge(scratch->store, NOW + 6000, &purged));
+    assert_int_equal(purged.callbacks, 1);
+    take_callbacks_in(scratch->store, 2);
+    assert_stored(scratch->store, store_purge(scratch->store, NOW + 6000, &purged));
+    assert_int_equal(purged.callbacks, 2);
+}
+
 static void purge_takes_what_is_old(void **state)
 {
     struct scratch *scratch = *state;
     struct store_purged purged = {0};
     fill_for_purge(scratch->store);
+    take_callbacks_in(scratch->store, 3);
     assert_stored(scratch->store, store_purge(scratch->store, NOW + 700, &purged));
     assert_int_equal(purged.events, 700);
     assert_int_equal(purged.callbacks, 3);
@@ -801,6 +871,15 @@ static void a_backup_can_be_put_back(void **state)
     assert_int_not_equal(stat(path, &there), 0);
     (void)snprintf(path, sizeof path, "%s/examjoint/events.db.new", folder);
     assert_int_not_equal(stat(path, &there), 0);
+    /* The ratings' copy may know of no callback that the callbacks' copy lacks. */
+    struct stat ratings;
+    (void)snprintf(path, sizeof path, "%s/ratings/ratings.db", folder);
+    assert_int_equal(stat(path, &ratings), 0);
+    (void)snprintf(path, sizeof path, "%s/proview/callbacks.db", folder);
+    assert_int_equal(stat(path, &there), 0);
+    assert_true(
+        ratings.st_mtim.tv_sec < there.st_mtim.tv_sec ||
+        (ratings.st_mtim.tv_sec == there.st_mtim.tv_sec && ratings.st_mtim.tv_nsec <= there.st_mtim.tv_nsec));
     /* It is a store once it was migrated. */
     assert_int_equal(store_migrate(copy.url, &why), STORE_OK);
     copy.store = scratch_open(&copy, STORE_ALL, 0, 1000);
@@ -928,9 +1007,12 @@ int main(void)
         scratch_test(a_program_that_ends_leaves_a_short_log),
         scratch_test(a_reader_holds_nobody_up),
         scratch_test(a_rollback_journal_does_too),
+        scratch_test(who_looks_at_a_listing_holds_nobody_up),
+        scratch_test(a_page_is_bounded_in_bytes),
         scratch_test(a_file_at_its_limit_is_full),
         scratch_test(a_full_disk_passes),
         scratch_test(purge_takes_what_is_old),
+        scratch_test(purge_leaves_callbacks_not_taken_in),
         scratch_test(ids_are_not_given_twice),
         scratch_test(a_backup_can_be_put_back),
         scratch_test(a_damaged_store_gives_no_backup),
