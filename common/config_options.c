@@ -42,7 +42,7 @@ const struct config_option config_options[] = {
     {"verify", "nocase", CONFIG_LIST, "email", 0, 0, NULL, ALL, false,
      "The roster columns that are compared without regard to ASCII case; an empty list is allowed."},
 
-    {"throttle", "failures", CONFIG_INT, "5", 1, 100000, NULL, ALL, false,
+    {"throttle", "failures", CONFIG_INT, "5", 1, 500, NULL, ALL, false,
      "After so many failures within the window a candidate's checks are slowed down."},
     {"throttle", "window", CONFIG_DURATION, "10m", S(1), D(1), NULL, ALL, false,
      "The time within which failures are counted."},
@@ -59,9 +59,9 @@ const struct config_option config_options[] = {
      "How plain passwords of a roster file are hashed on import."},
 
     {"callbacks", "open_count_hour", CONFIG_INT, "1000", 1, 100000000, NULL, ALL, false,
-     "With callback_open, how many callbacks an account stores in an hour."},
+     "With callback_open, how many callbacks are stored in an hour, of all such accounts together."},
     {"callbacks", "open_bytes_hour", CONFIG_BYTES, "4M", KIB(1), MIB(1024), NULL, ALL, false,
-     "With callback_open, how many bytes of callbacks an account stores in an hour."},
+     "With callback_open, how many bytes of callbacks are stored in an hour, of all such accounts together."},
     {"callbacks", "fetches_session_hour", CONFIG_INT, "6", 1, 3600, NULL, ALL, false,
      "How many fetches of one session callbacks can cause in an hour."},
 

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+/* More than the most failures that a configuration may allow: with fewer no one would ever be throttled. */
 #define TIMES_MAX 512
 #define TIMES_SPARE 16
 
@@ -163,6 +164,12 @@ static enum store_status remove_rows(struct store *store, struct store_file *fil
     return status == STORE_OK && removed > 0 ? count_rows(store, file, -removed, rows) : status;
 }
 
+/* A bound that was lowered is reached bit by bit. */
+static int64_t at_most(int64_t rows)
+{
+    return rows < 200 ? rows : 200;
+}
+
 /* A new row came: what means nothing any more goes, a little at a time, then the oldest beyond the bound. */
 static enum store_status bound_rows(struct store *store, struct store_file *file, int64_t now_ms,
                                     const struct store_throttle *rule)
@@ -179,14 +186,12 @@ static enum store_status bound_rows(struct store *store, struct store_file *file
         status = remove_rows(store, file, REMOVE_FUTURE,
                              "DELETE FROM attempts WHERE key IN (SELECT key FROM attempts"
                              " WHERE last_at > ?1 ORDER BY last_at DESC LIMIT ?2)",
-                             now_ms, rows - rule->rows_max, &rows);
-    if (status == STORE_OK && rows > rule->rows_max) {
-        int64_t most = rows - rule->rows_max; /* a bound that was lowered is reached bit by bit */
+                             now_ms, at_most(rows - rule->rows_max), &rows);
+    if (status == STORE_OK && rows > rule->rows_max)
         status = remove_rows(store, file, REMOVE_OLDEST,
                              "DELETE FROM attempts WHERE key IN (SELECT key FROM attempts"
                              " WHERE last_at <= ?1 ORDER BY last_at LIMIT ?2)",
-                             now_ms, most < 200 ? most : 200, &rows);
-    }
+                             now_ms, at_most(rows - rule->rows_max), &rows);
     return status;
 }
 

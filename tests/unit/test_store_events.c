@@ -2,6 +2,7 @@
  * listed. */
 #include <sqlite3.h>
 
+#include "../../common/config_parts.h"
 #include "store_scratch.h"
 
 #include <sys/stat.h>
@@ -408,6 +409,21 @@ static void guessing_is_slowed_down(void **state)
         assert_int_equal(attempt(store, 1, NOW + 700000 + i, &wait_ms, &newly), STORE_OK);
 }
 
+/* The most that the configuration takes for [throttle] failures. */
+static void many_failures_may_be_allowed(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    const struct config_option *option = config_option_named("throttle", "failures");
+    const struct store_throttle patient = {
+        .failures = option->max, .window_ms = 600000, .pause_ms = 15000, .rows_max = 1000};
+    int64_t wait_ms = -1;
+    bool newly = false;
+    for (int64_t i = 0; i < option->max; i++)
+        assert_int_equal(attempt_by(store, &patient, 1, NOW + i, &wait_ms, &newly), STORE_OK);
+    assert_true(newly);
+    assert_int_equal(attempt_by(store, &patient, 1, NOW + option->max, &wait_ms, &newly), STORE_LIMIT);
+}
+
 static void a_right_one_is_taken_back(void **state)
 {
     struct store *store = ((struct scratch *)*state)->store;
@@ -579,8 +595,12 @@ static void the_mark_never_goes_back(void **state)
     struct store *store = scratch->store;
     struct store_callback callback = callback_of("u1");
     struct store_purged purged;
+    size_t taken;
     assert_stored(store, call(store, &callback, NULL, NULL));
     assert_stored(store, call(store, &callback, NULL, NULL));
+    assert_stored(store, store_round_begin(store, STORE_RATINGS));
+    assert_stored(store, store_sessions_intake(store, NOW, 6, 10, &taken));
+    assert_stored(store, store_round_commit(store));
     assert_stored(store, store_purge(store, NOW + 1, &purged));
     assert_int_equal(purged.callbacks, 1);
     assert_stored(store, call(store, &callback, NULL, NULL));
@@ -876,6 +896,7 @@ int main(void)
         scratch_test(a_quarantined_event_is_released),
         scratch_test(a_released_repeat_joins_the_first),
         scratch_test(guessing_is_slowed_down),
+        scratch_test(many_failures_may_be_allowed),
         scratch_test(a_right_one_is_taken_back),
         scratch_test(a_success_each_time_is_never_throttled),
         scratch_test(attempts_ahead_of_the_clock_are_expired),
