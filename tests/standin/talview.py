@@ -367,7 +367,7 @@ class Server(ThreadingHTTPServer):
 
     def finish_request(self, request, client_address):
         """In the connection's own thread, so that a slow handshake holds up nobody."""
-        request.settimeout(20)
+        request.settimeout(Handler.timeout)
         try:
             request = self.context.wrap_socket(request, server_side=True)
         except (OSError, ssl.SSLError):
