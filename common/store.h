@@ -361,7 +361,8 @@ struct store_purged {
     int64_t events, callbacks, sessions;
 };
 enum store_status store_purge(struct store *store, int64_t before_ms, struct store_purged *purged);
-/* A whole, checked copy of every area into a folder that does not exist yet or is empty. */
+/* A whole, checked copy of every area into a folder that does not exist yet or is empty. Accounts' tokens are
+ * left out, as the key is: they are no one else's. */
 enum store_status store_backup(const char *url, const char *folder, struct buf *why);
 
 struct store_finding {

@@ -260,6 +260,21 @@ static enum store_status sync_file(struct store *store, const char *path)
     return status;
 }
 
+/* Tokens are the worker's alone: a copy goes who knows where, and whoever puts it back logs in anew. */
+static enum store_status forget_tokens(struct store *store, struct store_file *copy)
+{
+    int64_t version = 0;
+    enum store_status status = store_file_connect_any(store, copy, true, &version);
+    if (status == STORE_OK &&
+        sqlite3_exec(
+            copy->db,
+            "PRAGMA journal_mode=MEMORY; UPDATE logins SET token = NULL, obtained_at = 0, expires_at = 0",
+            NULL, NULL, NULL) != SQLITE_OK)
+        status = store_fail(store, copy, "leaving tokens out");
+    store_file_disconnect(copy);
+    return status;
+}
+
 /* Made before the copy is written, so that nobody else can read it while it grows. */
 static enum store_status copy_area(struct store *store, struct store_file *from, struct store_file *to)
 {
@@ -272,6 +287,8 @@ static enum store_status copy_area(struct store *store, struct store_file *from,
     if (status == STORE_OK)
         status = copy_into(store, from, to->path);
     store_file_disconnect(from);
+    if (status == STORE_OK && to->area == STORE_RATINGS && version > 0)
+        status = forget_tokens(store, to);
     if (status == STORE_OK)
         status = store_file_connect_any(store, to, false, &version);
     if (status == STORE_OK)

@@ -893,6 +893,42 @@ static void a_backup_can_be_put_back(void **state)
     buf_release(&why);
 }
 
+static bool file_holds(const char *path, const char *text)
+{
+    char *bytes = calloc(1, 1 << 20);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    size_t len = fread(bytes, 1, 1 << 20, file);
+    assert_in_range(len, 4096, (1 << 20) - 1);
+    bool found = memmem(bytes, len, text, strlen(text)) != NULL;
+    assert_int_equal(fclose(file), 0);
+    free(bytes);
+    return found;
+}
+
+static void a_backup_holds_no_token(void **state)
+{
+    struct scratch *scratch = *state;
+    struct buf why = BUF_INIT;
+    char token[] = "CANARY-token", error[] = "a-trace-of-the-login";
+    char folder[80], path[256];
+    struct store_login login = {.token = token, .error = error, .expires_at_ms = NOW, .blocked_until_ms = 7};
+    assert_stored(scratch->store, store_round_begin(scratch->store, STORE_RATINGS));
+    assert_stored(scratch->store, store_login_put(scratch->store, "acme", &login));
+    assert_stored(scratch->store, store_round_commit(scratch->store));
+    (void)snprintf(folder, sizeof folder, "%s/copy", scratch->folder);
+    assert_int_equal(store_backup(scratch->url, folder, &why), STORE_OK);
+    (void)snprintf(path, sizeof path, "%s/ratings/ratings.db", folder);
+    assert_true(file_holds(path, error));
+    assert_false(file_holds(path, token));
+    /* Ours is still there. */
+    struct store_login kept = {0};
+    assert_stored(scratch->store, store_login_get(scratch->store, "acme", &kept));
+    assert_string_equal(kept.token, token);
+    store_login_release(&kept);
+    buf_release(&why);
+}
+
 static void a_damaged_store_gives_no_backup(void **state)
 {
     struct scratch *scratch = *state;
@@ -1015,6 +1051,7 @@ int main(void)
         scratch_test(purge_leaves_callbacks_not_taken_in),
         scratch_test(ids_are_not_given_twice),
         scratch_test(a_backup_can_be_put_back),
+        scratch_test(a_backup_holds_no_token),
         scratch_test(a_damaged_store_gives_no_backup),
         scratch_test(check_finds_what_is_wrong),
         scratch_test(check_sees_damage_only_when_full),
