@@ -707,7 +707,9 @@ static int go_on_elsewhere(const struct scratch *scratch, const char *text)
     if (store_events(store, &all, &cursor, 10, see, &seen, &more) != STORE_OK || more)
         return 2;
     store_free(store);
-    return strcmp(buf_str(&seen.ids), "c2 c3 e3 ") == 0 ? 0 : 3;
+    bool right = strcmp(buf_str(&seen.ids), "c2 c3 e3 ") == 0;
+    forget(&seen);
+    return right ? 0 : 3;
 }
 
 static void a_place_can_be_kept(void **state)
