@@ -536,7 +536,9 @@ enum store_status store_sessions_lease(struct store *store, int64_t now_ms, cons
     };
     bool unknown_next = false;
     size_t count = 0;
-    enum store_status status = load_turn(&turns, &unknown_next);
+    enum store_status status = store_in_round(store, &store->ratings);
+    if (status == STORE_OK)
+        status = load_turn(&turns, &unknown_next);
     if (status == STORE_OK)
         status = find_by_time(&turns, most);
     while (status == STORE_OK && count < most) {

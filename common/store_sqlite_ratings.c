@@ -58,7 +58,8 @@ sqlite3_stmt *ratings_statement(struct store *store, int slot, const char *sql, 
 
 enum store_status ratings_run(struct store *store, sqlite3_stmt *statement, const char *doing)
 {
-    return store_run(store, &store->ratings, statement, doing);
+    enum store_status status = store_in_round(store, &store->ratings);
+    return status == STORE_OK ? store_run(store, &store->ratings, statement, doing) : status;
 }
 
 void ratings_bind_time(sqlite3_stmt *statement, int index, int64_t at_ms)

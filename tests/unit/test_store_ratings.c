@@ -1025,6 +1025,29 @@ static void login_put(struct store *store, const char *account, const struct sto
     assert_stored(store, store_round_commit(store));
 }
 
+/* What were written without the lock could meet a checkpoint. */
+static void test_nothing_is_written_outside_a_round(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    struct leased leased = {.count = 0};
+    const struct store_login login = {.failures = 1};
+    size_t taken = 0;
+    int64_t count = 0;
+    struct hint hint = {.number = 2};
+    call_for(store, 1, NOW);
+    callbacks(store, &hint, 1);
+    assert_int_equal(store_sessions_intake(store, NOW, 6, 10, &taken), STORE_ERROR);
+    assert_int_equal(
+        store_sessions_lease(store, NOW, "w1", LEASE, AHEAD, NULL, 5, note_lease, &leased, &taken),
+        STORE_ERROR);
+    assert_int_equal(store_sessions_retry(store, NULL, NOW, &count), STORE_ERROR);
+    assert_int_equal(store_login_lease(store, "acme", "w1", NOW, LEASE), STORE_ERROR);
+    assert_int_equal(store_login_put(store, "acme", &login), STORE_ERROR);
+    assert_int_equal(leased.count, 0);
+    assert_int_equal(intake(store, NOW), 1);
+    assert_string_equal(lease(store, "w1", NOW, 5, &leased), "1 2");
+}
+
 static void test_logins(void **state)
 {
     struct scratch *scratch = *state;
@@ -1100,6 +1123,7 @@ int main(void)
         scratch_test(test_listing),
         scratch_test(test_a_round_fits_into_a_listing),
         scratch_test(test_purge),
+        scratch_test(test_nothing_is_written_outside_a_round),
         scratch_test(test_logins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
