@@ -260,17 +260,22 @@ static enum store_status sync_file(struct store *store, const char *path)
     return status;
 }
 
-/* Tokens are the worker's alone: a copy goes who knows where, and whoever puts it back logs in anew. */
-static enum store_status forget_tokens(struct store *store, struct store_file *copy)
+/*
+ * What a copy is to have otherwise. Tokens are the worker's alone: a copy goes who knows where, and whoever
+ * puts it back logs in anew. Callbacks that come once the copy was put back get numbers that the present ones
+ * never reach: else ratings that were not put back too would take the first of them for ones they know.
+ */
+static enum store_status settle_copy(struct store *store, struct store_file *copy)
 {
+    const char *sql = copy->area == STORE_RATINGS
+                          ? "PRAGMA journal_mode=MEMORY;"
+                            "UPDATE logins SET token = NULL, obtained_at = 0, expires_at = 0"
+                          : "PRAGMA journal_mode=MEMORY;"
+                            "UPDATE counters SET value = value + (1 << 32) WHERE name = 'seq'";
     int64_t version = 0;
     enum store_status status = store_file_connect_any(store, copy, true, &version);
-    if (status == STORE_OK &&
-        sqlite3_exec(
-            copy->db,
-            "PRAGMA journal_mode=MEMORY; UPDATE logins SET token = NULL, obtained_at = 0, expires_at = 0",
-            NULL, NULL, NULL) != SQLITE_OK)
-        status = store_fail(store, copy, "leaving tokens out");
+    if (status == STORE_OK && sqlite3_exec(copy->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        status = store_fail(store, copy, "settling the copy");
     store_file_disconnect(copy);
     return status;
 }
@@ -287,8 +292,8 @@ static enum store_status copy_area(struct store *store, struct store_file *from,
     if (status == STORE_OK)
         status = copy_into(store, from, to->path);
     store_file_disconnect(from);
-    if (status == STORE_OK && to->area == STORE_RATINGS && version > 0)
-        status = forget_tokens(store, to);
+    if (status == STORE_OK && version > 0 && (to->area == STORE_RATINGS || to->area == STORE_PROVIEW))
+        status = settle_copy(store, to);
     if (status == STORE_OK)
         status = store_file_connect_any(store, to, false, &version);
     if (status == STORE_OK)

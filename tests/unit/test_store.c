@@ -893,6 +893,31 @@ static void a_backup_can_be_put_back(void **state)
     buf_release(&why);
 }
 
+/* The ratings stay as they are, and know of more callbacks than the copy. */
+static void callbacks_put_back_alone_lose_none_that_come(void **state)
+{
+    struct scratch *scratch = *state;
+    struct buf why = BUF_INIT;
+    char folder[80], from[128], to[256], log[264];
+    (void)snprintf(folder, sizeof folder, "%s/copy", scratch->folder);
+    assert_int_equal(store_backup(scratch->url, folder, &why), STORE_OK);
+    fill_for_purge(scratch->store);
+    take_callbacks_in(scratch->store, 3);
+    store_free(scratch->store);
+    (void)snprintf(from, sizeof from, "%s/proview/callbacks.db", folder);
+    (void)snprintf(to, sizeof to, "%s", path_in(scratch, "proview/callbacks.db"));
+    (void)snprintf(log, sizeof log, "%s-wal", to);
+    assert_int_equal(unlink(log), 0);
+    (void)snprintf(log, sizeof log, "%s-shm", to);
+    assert_int_equal(unlink(log), 0);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(store_migrate(scratch->url, &why), STORE_OK);
+    scratch->store = scratch_open(scratch, STORE_ALL, 0, 1000);
+    fill_for_purge(scratch->store);
+    take_callbacks_in(scratch->store, 3);
+    buf_release(&why);
+}
+
 static bool file_holds(const char *path, const char *text)
 {
     char *bytes = calloc(1, 1 << 20);
@@ -1052,6 +1077,7 @@ int main(void)
         scratch_test(ids_are_not_given_twice),
         scratch_test(a_backup_can_be_put_back),
         scratch_test(a_backup_holds_no_token),
+        scratch_test(callbacks_put_back_alone_lose_none_that_come),
         scratch_test(a_damaged_store_gives_no_backup),
         scratch_test(check_finds_what_is_wrong),
         scratch_test(check_sees_damage_only_when_full),
