@@ -36,9 +36,12 @@
 #define STORE_STATEMENTS_LIST 30
 #define STORE_STATEMENTS_CARE 44
 
-#define STORE_FILE_MODE 0640
+/* The group of an area's folder is who may read it; the ratings hold Talview's token, which is the worker's
+ * alone. */
+#define STORE_FILE_MODE(area) ((mode_t)((area) == STORE_RATINGS ? 0600 : 0640))
+#define STORE_FOLDER_MODE(area) ((mode_t)((area) == STORE_RATINGS ? 0700 : 0750))
 #define STORE_LOCK_MODE 0600 /* nobody but the writer has a reason to hold it */
-#define STORE_FOLDER_MODE 0750
+#define STORE_BACKUP_FOLDER_MODE 0750
 
 /* One SQLite file. */
 struct store_file {

@@ -207,13 +207,13 @@ static bool is_empty_folder(const char *folder)
 
 static enum store_status make_backup_folder(struct store *store, const char *folder)
 {
-    if (mkdir(folder, STORE_FOLDER_MODE) != 0) {
+    if (mkdir(folder, STORE_BACKUP_FOLDER_MODE) != 0) {
         if (errno != EEXIST)
             return store_say_errno(store, folder);
         return is_empty_folder(folder) ? STORE_OK
                                        : store_say(store, STORE_DENIED, "%s is not an empty folder", folder);
     }
-    return chmod(folder, STORE_FOLDER_MODE) == 0 ? STORE_OK : store_say_errno(store, folder);
+    return chmod(folder, STORE_BACKUP_FOLDER_MODE) == 0 ? STORE_OK : store_say_errno(store, folder);
 }
 
 /* "ok", or the first thing that integrity_check finds. */
@@ -287,7 +287,7 @@ static enum store_status copy_area(struct store *store, struct store_file *from,
     enum store_status status = make_backup_folder(store, to->folder);
     if (status == STORE_OK)
         status = store_file_connect_any(store, from, false, &version);
-    if (status == STORE_OK && !store_file_create(to->path, STORE_FILE_MODE))
+    if (status == STORE_OK && !store_file_create(to->path, STORE_FILE_MODE(to->area)))
         status = store_say_errno(store, to->path);
     if (status == STORE_OK)
         status = copy_into(store, from, to->path);
@@ -423,15 +423,19 @@ static bool check_mode(const struct check *check, const char *path, mode_t forbi
     if (!(there.st_mode & forbidden))
         return true;
     snprintf(text, sizeof text, "%s has mode %04o: %s", path, (unsigned)(there.st_mode & 07777), what);
-    find_bad(check, text, "chmod it to 0750 (folders), 0640 (stores) or 0600 (identity.key)");
+    find_bad(
+        check, text,
+        "chmod it to 0750 (folders; ratings 0700), 0640 (stores; ratings.db 0600) or 0600 (identity.key)");
     return false;
 }
 
 static void check_modes(const struct check *check)
 {
     const struct store_file *file = check->file;
-    bool fine = check_mode(check, file->folder, 0007, "others can look into it");
-    fine = fine && check_mode(check, file->path, 0137, "others can read it, or the group can write it");
+    mode_t beyond = (mode_t)~STORE_FILE_MODE(file->area) & 0777;
+    bool fine = check_mode(check, file->folder, (mode_t)~STORE_FOLDER_MODE(file->area) & 0077,
+                           "others can look into it");
+    fine = fine && check_mode(check, file->path, beyond, "others can get at it");
     if (fine)
         find_ok(check, "modes of folder and file are right");
 }

@@ -72,11 +72,11 @@ static const char *schema_of(enum store_area area)
 /* --- Folders and the key -----------------------------------------------------------------------------------
  */
 
-static bool make_folder(const char *path)
+static bool make_folder(const char *path, mode_t mode)
 {
-    if (mkdir(path, STORE_FOLDER_MODE) != 0)
+    if (mkdir(path, mode) != 0)
         return errno == EEXIST;
-    if (chmod(path, STORE_FOLDER_MODE) != 0)
+    if (chmod(path, mode) != 0)
         return false;
     if (geteuid() != 0)
         return true;
@@ -91,17 +91,19 @@ static bool make_folder(const char *path)
     return done;
 }
 
-static enum store_status make_folders(struct store *store, const char *folder)
+static enum store_status make_folders(struct store *store, const struct store_file *file)
 {
+    const char *folder = file->folder;
     char *path = xstrdup(folder);
     bool done = true;
     for (char *slash = strchr(path + 1, '/'); done && slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         struct stat there;
-        done = stat(path, &there) == 0 || make_folder(path);
+        done = stat(path, &there) == 0 || make_folder(path, STORE_FOLDER_MODE(STORE_ROSTER));
         *slash = '/';
     }
-    enum store_status status = done && make_folder(path) ? STORE_OK : store_say_errno(store, path);
+    enum store_status status =
+        done && make_folder(path, STORE_FOLDER_MODE(file->area)) ? STORE_OK : store_say_errno(store, path);
     free(path);
     return status;
 }
@@ -184,7 +186,7 @@ static enum store_status create_roster(struct store *store, struct store_file *f
     int64_t version = 0;
     enum store_status status;
     unlink(aside.path);
-    if (!store_file_create(aside.path, STORE_FILE_MODE))
+    if (!store_file_create(aside.path, STORE_FILE_MODE(file->area)))
         status = store_say_errno(store, aside.path);
     else
         status = store_file_connect_any(store, &aside, true, &version);
@@ -247,7 +249,7 @@ static enum store_status migrate_file(struct store *store, struct store_file *fi
     if (file->area == STORE_ROSTER)
         return migrate_roster(store, file, version);
     struct stat there;
-    if (lstat(file->path, &there) != 0 && !store_file_create(file->path, STORE_FILE_MODE))
+    if (lstat(file->path, &there) != 0 && !store_file_create(file->path, STORE_FILE_MODE(file->area)))
         return store_say_errno(store, file->path);
     enum store_status status = store_file_connect_any(store, file, true, version);
     if (status == STORE_OK && *version == 0)
@@ -262,7 +264,7 @@ static enum store_status migrate_area(struct store *store, struct store_file *fi
     const char *label = store_file_label(file->area);
     int64_t version = 0;
     bool made_key = false;
-    enum store_status status = make_folders(store, file->folder);
+    enum store_status status = make_folders(store, file);
     if (status == STORE_OK)
         status = store_file_lock(store, file);
     if (status != STORE_OK)

@@ -194,7 +194,8 @@ static void modes_do_not_depend_on_the_umask(void **state)
         assert_int_equal(mode_of(scratch, "examjoint/identity.key"), 0600);
         assert_int_equal(mode_of(scratch, "roster/roster.db"), 0640);
         assert_int_equal(mode_of(scratch, "proview/callbacks.db"), 0640);
-        assert_int_equal(mode_of(scratch, "ratings/ratings.db"), 0640);
+        assert_int_equal(mode_of(scratch, "ratings"), 0700);
+        assert_int_equal(mode_of(scratch, "ratings/ratings.db"), 0600);
     }
 }
 
@@ -1021,6 +1022,9 @@ static void check_finds_what_is_wrong(void **state)
     assert_int_equal(chmod(path_in(scratch, "examjoint/identity.key"), 0640), 0);
     assert_check(scratch, false, false, "identity.key has mode 0640");
     assert_int_equal(chmod(path_in(scratch, "examjoint/identity.key"), 0600), 0);
+    assert_int_equal(chmod(path_in(scratch, "ratings/ratings.db"), 0640), 0);
+    assert_check(scratch, false, false, "ratings.db has mode 0640"); /* Talview's token is in it */
+    assert_int_equal(chmod(path_in(scratch, "ratings/ratings.db"), 0600), 0);
     raw_sql(scratch, "ratings/ratings.db", "PRAGMA user_version=9");
     assert_check(scratch, false, false, "ratings: bad");
     raw_sql(scratch, "ratings/ratings.db", "PRAGMA user_version=1");
