@@ -12,7 +12,9 @@
 #include "../common/clock.h"
 #include "../common/log.h"
 
-#define INTAKE_MOST 200     /* callbacks taken in by one round */
+#define INTAKE_STEP 8       /* callbacks taken in at a time ... */
+#define INTAKE_MOST 96      /* ... up to so many in one round, ... */
+#define INTAKE_MS 10        /* ... or until it has lasted for so long */
 #define GATHER_MS 20        /* results are waited for so long, to be written together */
 #define LOGIN_HOLD_MS 500   /* another worker is logging in: look again after that */
 #define WRITE_TRIES 3       /* then a result is dropped, and the lease expires */
@@ -575,14 +577,31 @@ static enum store_status lease_sessions(struct worker *worker, size_t *taken)
     return status;
 }
 
+/* In a round: callbacks that came. The entries of a session lie scattered over the file, so that what one
+   costs depends on how many there are and on the disk; a number alone would not keep a round short. */
+static enum store_status take_callbacks_in(struct worker *worker, int64_t began, size_t *taken_in)
+{
+    enum store_status status = STORE_OK;
+    size_t step = INTAKE_STEP;
+    *taken_in = 0;
+    while (status == STORE_OK && step == INTAKE_STEP && *taken_in < INTAKE_MOST) {
+        if (*taken_in > 0 && clock_monotonic_ms() - began >= INTAKE_MS)
+            break;
+        status = store_sessions_intake(worker->store, clock_now_ms(), worker->config->fetches_session_hour,
+                                       INTAKE_STEP, &step);
+        *taken_in += step;
+    }
+    return status;
+}
+
 static enum store_status round_steps(struct worker *worker, bool stopping, size_t *found)
 {
     size_t taken_in = 0, leased = 0;
+    int64_t began = clock_monotonic_ms();
     enum store_status status = write_results(worker);
     if (stopping || status != STORE_OK)
         return status;
-    status = store_sessions_intake(worker->store, clock_now_ms(), worker->config->fetches_session_hour,
-                                   INTAKE_MOST, &taken_in);
+    status = take_callbacks_in(worker, began, &taken_in);
     if (status == STORE_OK)
         status = lease_sessions(worker, &leased);
     *found = taken_in + leased;
