@@ -1,5 +1,5 @@
 /* The worker's loop: rounds of the store and transfers by turns, never one within the other. */
-#include "worker.h"
+#include "worker_parts.h"
 
 #include <limits.h>
 #include <poll.h>
@@ -12,38 +12,20 @@
 #include "../common/clock.h"
 #include "../common/log.h"
 
-#define INTAKE_STEP 8       /* callbacks taken in at a time ... */
-#define INTAKE_MOST 96      /* ... up to so many in one round, ... */
-#define INTAKE_MS 10        /* ... or until it has lasted for so long */
-#define GATHER_MS 20        /* results are waited for so long, to be written together */
-#define LOGIN_HOLD_MS 500   /* another worker is logging in: look again after that */
-#define WRITE_TRIES 3       /* then a result is dropped, and the lease expires */
-#define PAUSE_SLACK_MS 1000 /* a pause that differs by less from the one there is is not written */
-#define STOP_TRIES 3        /* rounds that try to give leases back at the end */
-
-/* What talview.c hands back: the first member of whatever was given as the tag. */
-enum tag { TAG_ACCOUNT, TAG_JOB };
-
-struct account {
-    enum tag tag;
-    const struct config_proview *config;
-    struct talview_account *target; /* NULL: not to be served */
-    struct store_login login;       /* as stored, or newer where `unsaved` */
-    bool unsaved;                   /* it could not be written yet */
-    bool put;                       /* it was written in the round that runs */
-    bool logging_in;
-    int64_t refused_at_ms; /* obtained_at_ms of the token that was refused last; 0: none */
-    int64_t young_ms;      /* a token younger than that is not replaced for being refused */
-    int64_t hold_until_ms; /* nothing is fetched until then */
-};
+#define INTAKE_STEP 8  /* callbacks taken in at a time ... */
+#define INTAKE_MOST 96 /* ... up to so many in one round, ... */
+#define INTAKE_MS 10   /* ... or until it has lasted for so long */
+#define GATHER_MS 20   /* results are waited for so long, to be written together */
+#define WRITE_TRIES 3  /* then a result is dropped, and the lease expires */
+#define STOP_TRIES 3   /* rounds that try to give leases back at the end */
 
 enum job_state { JOB_WAITING, JOB_FLYING, JOB_ENDED };
 
 /* A leased session. */
 struct job {
-    enum tag tag;
+    enum worker_tag tag;
     enum job_state state;
-    struct account *account; /* NULL: none of that name is configured */
+    struct worker_account *account; /* NULL: none of that name is configured */
     char *account_name, *uuid, *was_state, *was_type, *was_rating;
     struct store_lease lease; /* points to the above */
     int64_t lease_until_ms;
@@ -53,27 +35,6 @@ struct job {
     struct store_session_result result;
     char *error, *reply;
     struct talview_session session;
-};
-
-struct worker {
-    const struct config *config;
-    struct store *store;
-    const struct worker_run *run;
-    struct talview *talview;
-    struct account *accounts;
-    size_t account_count;
-    struct job **jobs;
-    size_t job_count, job_cap;
-    size_t flying;
-    char **strangers; /* accounts that sessions have and the configuration has not */
-    size_t stranger_count;
-    char owner[64];
-    int64_t lease_ms, max_ahead_ms;
-    int64_t config_changed_ms;
-    int64_t started_at, deadline; /* monotonic */
-    int64_t next_look, last_round;
-    bool idle;    /* the last round found nothing to do */
-    bool failing; /* the store said no, and that was logged */
 };
 
 /* --- Jobs ----------------------------------------------------------------------------------------------- */
@@ -91,7 +52,7 @@ static void job_free(struct job *job)
     free(job);
 }
 
-static struct account *account_named(struct worker *worker, const char *name)
+static struct worker_account *account_named(struct worker *worker, const char *name)
 {
     for (size_t i = 0; i < worker->account_count; i++) {
         if (strcmp(worker->accounts[i].config->name, name) == 0)
@@ -166,230 +127,23 @@ static void job_end(struct worker *worker, struct job *job, const struct worker_
 static void job_put_back(struct worker *worker, struct job *job)
 {
     const struct worker_decision as_it_was = {.state = job->lease.state};
-    const struct account *account = job->account;
+    const struct worker_account *account = job->account;
     if (account && account->login.error && strcmp(account->login.error, WORKER_RATE_LIMITED) != 0 &&
         !job->error)
         job->error = error_text("login", account->login.error);
     job_end(worker, job, &as_it_was, false);
 }
 
-/* --- Accounts ------------------------------------------------------------------------------------------- */
-
-/* Whether nothing may be asked of Talview for this account now. A pause after wrong credentials ends early
-   when the configuration was changed after the last try: somebody has seen to it. */
-static bool account_blocked(const struct worker *worker, const struct account *account, int64_t now_ms)
-{
-    const struct store_login *login = &account->login;
-    int64_t longest = WORKER_LOGIN_BLOCK_MAX_MS;
-    if (worker->config->login_pause_ms > longest)
-        longest = worker->config->login_pause_ms;
-    if (account->hold_until_ms > now_ms && account->hold_until_ms - now_ms <= longest)
-        return true;
-    if (login->blocked_until_ms <= now_ms || login->blocked_until_ms - now_ms > longest)
-        return false;
-    bool wrong = login->error && strcmp(login->error, WORKER_WRONG_CREDENTIALS) == 0;
-    return !(wrong && worker->config_changed_ms > login->obtained_at_ms);
-}
-
-/* Takes over what is stored, which another worker may have changed. */
-static void login_adopt(struct account *account, struct store_login *stored)
-{
-    store_login_release(&account->login);
-    account->login = *stored;
-    *stored = (struct store_login){0};
-    if (account->login.token && account->login.obtained_at_ms == account->refused_at_ms) {
-        wipe_free(account->login.token);
-        account->login.token = NULL;
-    }
-}
-
-/* In a round. */
-static enum store_status login_refresh(struct worker *worker, struct account *account)
-{
-    struct store_login stored = {0};
-    if (account->unsaved) {
-        account->put = true;
-        return store_login_put(worker->store, account->config->name, &account->login);
-    }
-    enum store_status status = store_login_get(worker->store, account->config->name, &stored);
-    if (status == STORE_OK)
-        login_adopt(account, &stored);
-    store_login_release(&stored);
-    return status;
-}
-
-/* Ends a round, well (`commit`) or not, and knows then which logins are written. */
-static enum store_status end_round(struct worker *worker, bool commit)
-{
-    enum store_status status = STORE_OK;
-    if (commit)
-        status = store_round_commit(worker->store);
-    else
-        store_round_abandon(worker->store);
-    for (size_t i = 0; i < worker->account_count; i++) {
-        struct account *account = &worker->accounts[i];
-        if (account->put && commit && status == STORE_OK)
-            account->unsaved = false;
-        account->put = false;
-    }
-    return status;
-}
-
-/* Writes what the account's login has become, in a round of its own. What cannot be written now is written in
-   a later round. */
-static void login_save(struct worker *worker, struct account *account)
-{
-    account->unsaved = true;
-    if (store_round_begin(worker->store, STORE_RATINGS) == STORE_OK)
-        (void)end_round(worker, login_refresh(worker, account) == STORE_OK);
-}
-
-enum login_turn { LOGIN_OURS, LOGIN_THEIRS, LOGIN_THERE, LOGIN_FAILED };
-
-/* In a round: whose turn it is to log in. */
-static enum login_turn login_turn(struct worker *worker, struct account *account, int64_t now_ms)
-{
-    if (login_refresh(worker, account) != STORE_OK)
-        return LOGIN_FAILED;
-    if (worker_token_usable(&account->login, now_ms) || account_blocked(worker, account, now_ms))
-        return LOGIN_THERE;
-    switch (
-        store_login_lease(worker->store, account->config->name, worker->owner, now_ms, worker->lease_ms)) {
-    case STORE_OK:
-        return LOGIN_OURS;
-    case STORE_BUSY:
-        return LOGIN_THEIRS;
-    default:
-        return LOGIN_FAILED;
-    }
-}
-
-static void login_failed(struct worker *worker, struct account *account, enum talview_outcome outcome,
-                         int64_t retry_after_ms, const char *detail)
-{
-    struct store_login after;
-    int64_t now_ms = clock_now_ms();
-    worker_login_failed(worker->config, now_ms, &account->login, outcome, retry_after_ms, &after);
-    bool wrong = strcmp(after.error, WORKER_WRONG_CREDENTIALS) == 0;
-    long long pause_s = (after.blocked_until_ms - now_ms + 999) / 1000;
-    if (wrong)
-        log_error("Talview refuses our username or password; no further login until the pause is over or "
-                  "the configuration was changed and the worker restarted",
-                  LOG_S("account", account->config->name), LOG_S("error", detail), LOG_I("pause_s", pause_s),
-                  LOG_I("failures", after.failures));
-    else
-        log_warn("login failed", LOG_S("account", account->config->name), LOG_S("error", after.error),
-                 LOG_S("detail", detail), LOG_I("pause_s", pause_s));
-    store_login_release(&account->login);
-    account->login = after;
-    login_save(worker, account);
-}
-
-static void login_begin(struct worker *worker, struct account *account)
-{
-    int64_t now_ms = clock_now_ms();
-    enum login_turn turn = LOGIN_FAILED;
-    if (store_round_begin(worker->store, STORE_RATINGS) == STORE_OK) {
-        turn = login_turn(worker, account, now_ms);
-        bool go_on = turn == LOGIN_OURS || turn == LOGIN_THERE;
-        if (end_round(worker, go_on) != STORE_OK)
-            turn = LOGIN_FAILED;
-    }
-    if (turn == LOGIN_FAILED || turn == LOGIN_THEIRS)
-        account->hold_until_ms = now_ms + LOGIN_HOLD_MS;
-    if (turn != LOGIN_OURS)
-        return;
-    account->logging_in = talview_login_start(worker->talview, account->target, account);
-    if (!account->logging_in)
-        login_failed(worker, account, TALVIEW_REFUSED, -1, "the request could not be built");
-}
-
-static void login_done(struct worker *worker, struct account *account, struct talview_reply *reply)
-{
-    account->logging_in = false;
-    if (reply->outcome != TALVIEW_OK) {
-        login_failed(worker, account, reply->outcome, reply->retry_after_ms, reply->detail);
-        return;
-    }
-    int64_t now_ms = clock_now_ms();
-    store_login_release(&account->login);
-    account->login = (struct store_login){
-        .token = reply->token,
-        .obtained_at_ms = now_ms,
-        .expires_at_ms = now_ms + reply->lifetime_s * 1000,
-    };
-    reply->token = NULL;
-    log_info("logged in", LOG_S("account", account->config->name), LOG_I("lifetime_s", reply->lifetime_s));
-    login_save(worker, account);
-}
-
-/* 429: the account rests, and so that other workers and the next `--once` know it, that is stored. */
-static void account_pause(struct worker *worker, struct account *account, int64_t retry_after_ms)
-{
-    int64_t wait = retry_after_ms >= 0 ? retry_after_ms : worker->config->retry_first_ms;
-    if (wait > WORKER_RETRY_AFTER_MAX_MS)
-        wait = WORKER_RETRY_AFTER_MAX_MS;
-    int64_t now_ms = clock_now_ms();
-    int64_t until = now_ms + wait;
-    if (account->hold_until_ms + PAUSE_SLACK_MS >= until)
-        return;
-    account->hold_until_ms = until;
-    log_warn("Talview asks us to slow down", LOG_S("account", account->config->name),
-             LOG_I("pause_s", (wait + 999) / 1000));
-    if (account->logging_in || store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)
-        return;
-    bool ok = login_refresh(worker, account) == STORE_OK &&
-              store_login_lease(worker->store, account->config->name, worker->owner, now_ms,
-                                worker->lease_ms) == STORE_OK;
-    if (ok && account->login.blocked_until_ms < until) {
-        free(account->login.error);
-        account->login.error = xstrdup(WORKER_RATE_LIMITED);
-        account->login.blocked_until_ms = until;
-    }
-    if (ok) {
-        account->unsaved = true;
-        ok = login_refresh(worker, account) == STORE_OK;
-    }
-    (void)end_round(worker, ok);
-}
-
 /* --- Transfers that ended ------------------------------------------------------------------------------- */
 
-/*
- * 401 or 403: true when the session is to be fetched once more with another token. One that has replaced the
- * token it was fetched with is there already or being got, or a login is due; but never because of a token
- * that is young: it is not the token's age then that they refuse.
- */
-static bool token_refused(struct account *account, struct job *job)
+/* 401 or 403: true when the session is to be fetched once more with another token. */
+static bool job_again(struct job *job)
 {
-    int64_t now_ms = clock_now_ms();
-    if (job->again)
+    if (job->again || !worker_token_refused(job->account, job->token_at_ms))
         return false;
-    bool current = account->login.token && account->login.obtained_at_ms == job->token_at_ms;
-    if (current) {
-        int64_t age = now_ms - account->login.obtained_at_ms;
-        if (age < account->young_ms)
-            return false;
-        account->refused_at_ms = account->login.obtained_at_ms;
-        wipe_free(account->login.token);
-        account->login.token = NULL;
-    }
     job->again = true;
     job->state = JOB_WAITING;
     return true;
-}
-
-/* A new token that is refused as well was got in vain: the next one in vain waits twice as long. */
-static void learn_of_renewal(const struct worker *worker, struct account *account, bool in_vain)
-{
-    if (!in_vain) {
-        account->young_ms = WORKER_YOUNG_TOKEN_MS;
-        return;
-    }
-    int64_t longest = worker->config->login_pause_ms;
-    if (longest < WORKER_YOUNG_TOKEN_MS)
-        longest = WORKER_YOUNG_TOKEN_MS;
-    account->young_ms = account->young_ms * 2 < longest ? account->young_ms * 2 : longest;
 }
 
 static void log_session(const struct job *job, const struct worker_decision *decision)
@@ -407,15 +161,15 @@ static void log_session(const struct job *job, const struct worker_decision *dec
 
 static void session_done(struct worker *worker, struct job *job, struct talview_reply *reply)
 {
-    struct account *account = job->account;
+    struct worker_account *account = job->account;
     bool refused = reply->outcome == TALVIEW_UNAUTHORIZED || reply->outcome == TALVIEW_FORBIDDEN;
     worker->flying--;
-    if (refused && token_refused(account, job))
+    if (refused && job_again(job))
         return;
     if (job->again)
-        learn_of_renewal(worker, account, refused);
+        worker_learn_of_renewal(worker, account, refused);
     if (reply->outcome == TALVIEW_RATE_LIMITED)
-        account_pause(worker, account, reply->retry_after_ms);
+        worker_account_pause(worker, account, reply->retry_after_ms);
 
     job->session = reply->session;
     reply->session = (struct talview_session){0};
@@ -438,8 +192,8 @@ static void session_done(struct worker *worker, struct job *job, struct talview_
 /* talview_done_fn */
 static void on_done(void *context, void *tag, struct talview_reply *reply)
 {
-    if (*(enum tag *)tag == TAG_ACCOUNT)
-        login_done(context, tag, reply);
+    if (*(enum worker_tag *)tag == TAG_ACCOUNT)
+        worker_login_done(context, tag, reply);
     else
         session_done(context, tag, reply);
 }
@@ -464,23 +218,24 @@ static void job_fly(struct worker *worker, struct job *job)
 
 static void job_advance(struct worker *worker, struct job *job)
 {
-    struct account *account = job->account;
+    struct worker_account *account = job->account;
     int64_t now_ms = clock_now_ms();
     int64_t left_ms = job->lease_until_ms - now_ms;
     /* A transfer that may outlive the lease could end beside another worker's for the same session. */
     bool in_time = left_ms >= worker->config->request_timeout_ms && left_ms <= worker->lease_ms;
-    if (!account || !account->target || !in_time || account_blocked(worker, account, now_ms)) {
+    if (!account || !account->target || !in_time || worker_account_blocked(worker, account, now_ms)) {
         job_put_back(worker, job);
         return;
     }
     if (account->logging_in)
         return;
     if (!worker_token_usable(&account->login, now_ms)) {
-        login_begin(worker, account);
+        worker_login_begin(worker, account);
         if (account->logging_in)
             return;
         now_ms = clock_now_ms();
-        if (account_blocked(worker, account, now_ms) || !worker_token_usable(&account->login, now_ms)) {
+        if (worker_account_blocked(worker, account, now_ms) ||
+            !worker_token_usable(&account->login, now_ms)) {
             job_put_back(worker, job);
             return;
         }
@@ -563,10 +318,10 @@ static enum store_status lease_sessions(struct worker *worker, size_t *taken)
         skip[n++] = worker->strangers[i];
     enum store_status status = STORE_OK;
     for (size_t i = 0; i < worker->account_count && status == STORE_OK; i++) {
-        struct account *account = &worker->accounts[i];
+        struct worker_account *account = &worker->accounts[i];
         if (account->target && !account->logging_in)
-            status = login_refresh(worker, account);
-        if (!account->target || account->logging_in || account_blocked(worker, account, now_ms))
+            status = worker_login_refresh(worker, account);
+        if (!account->target || account->logging_in || worker_account_blocked(worker, account, now_ms))
             skip[n++] = account->config->name;
     }
     size_t most = room(worker);
@@ -633,7 +388,7 @@ static enum store_status do_round(struct worker *worker, bool stopping)
     enum store_status status = store_round_begin(worker->store, STORE_RATINGS);
     if (status == STORE_OK) {
         status = round_steps(worker, stopping, &found);
-        enum store_status ended = end_round(worker, status == STORE_OK);
+        enum store_status ended = worker_round_end(worker, status == STORE_OK);
         if (status == STORE_OK)
             status = ended;
     }
@@ -723,9 +478,9 @@ static void wind_up(struct worker *worker)
 {
     talview_drop(worker->talview);
     for (size_t i = 0; i < worker->account_count; i++) {
-        struct account *account = &worker->accounts[i];
+        struct worker_account *account = &worker->accounts[i];
         if (account->logging_in || account->unsaved)
-            login_save(worker, account);
+            worker_login_save(worker, account);
         account->logging_in = false;
     }
     for (size_t i = 0; i < worker->job_count; i++) {
@@ -753,7 +508,8 @@ static enum store_status loop(struct worker *worker)
 
 /* --- Setting up ----------------------------------------------------------------------------------------- */
 
-static void account_open(struct worker *worker, struct account *account, const struct config_proview *config)
+static void account_open(struct worker *worker, struct worker_account *account,
+                         const struct config_proview *config)
 {
     struct buf why = BUF_INIT;
     account->tag = TAG_ACCOUNT;
