@@ -32,8 +32,10 @@ class Load:
                 self.other["no answer"] += 1
             elif reply.status == 200:
                 self.taken.append(key)
+                continue
             else:
                 self.other[reply.status] += 1
+            time.sleep(0.05)  # not so eager that nginx's rate limit answers
 
     def stop(self):
         self.over.set()
