@@ -627,7 +627,10 @@ bool talview_login_start(struct talview *talview, const struct talview_account *
     struct curl_slist *longer = curl_slist_append(transfer->headers, "Expect:");
     if (longer)
         transfer->headers = longer;
+    /* On a kept connection that ends without an answer libcurl would send the request a second time by
+       itself, and a login must not be tried more often than we know. */
     if (!longer || !add_header(transfer, "Content-Type", "application/json") ||
+        curl_easy_setopt(transfer->easy, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK ||
         curl_easy_setopt(transfer->easy, CURLOPT_POST, 1L) != CURLE_OK ||
         curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDSIZE, (long)transfer->post.len) != CURLE_OK ||
         curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, transfer->post.data) != CURLE_OK) {
@@ -753,6 +756,8 @@ static void read_reply(struct transfer *transfer, CURLcode code, struct talview_
     reply->retry_after_ms = transfer->retry_after_ms;
     if (transfer->too_large) {
         reply->outcome = TALVIEW_TOO_LARGE;
+        if (!transfer->login)
+            talview_excerpt(buf_str(&transfer->body), transfer->body.len, transfer->token, &reply->kept);
         return;
     }
     if (code != CURLE_OK) {
