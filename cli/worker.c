@@ -16,6 +16,7 @@
 #define INTAKE_MOST 96 /* ... up to so many in one round, ... */
 #define INTAKE_MS 10   /* ... or until it has lasted for so long */
 #define GATHER_MS 20   /* results are waited for so long, to be written together */
+#define TROUBLE 3      /* fetches in a row that failed for their host's sake: it is in trouble */
 #define WRITE_TRIES 3  /* then a result is dropped, and the lease expires */
 #define STOP_TRIES 3   /* rounds that try to give leases back at the end */
 
@@ -137,9 +138,9 @@ static void job_put_back(struct worker *worker, struct job *job)
 /* --- Transfers that ended ------------------------------------------------------------------------------- */
 
 /* 401 or 403: true when the session is to be fetched once more with another token. */
-static bool job_again(struct job *job)
+static bool job_again(const struct worker *worker, struct job *job)
 {
-    if (job->again || !worker_token_refused(job->account, job->token_at_ms))
+    if (job->again || !worker_token_refused(worker, job->account, job->token_at_ms))
         return false;
     job->again = true;
     job->state = JOB_WAITING;
@@ -159,16 +160,33 @@ static void log_session(const struct job *job, const struct worker_decision *dec
                   LOG_S("rating", talview_rating_normal(job->session.rating)));
 }
 
+static bool hosts_fault(enum talview_outcome outcome)
+{
+    switch (outcome) {
+    case TALVIEW_SERVER_ERROR:
+    case TALVIEW_TIMEOUT:
+    case TALVIEW_DNS:
+    case TALVIEW_CONNECT:
+    case TALVIEW_TLS:
+    case TALVIEW_CUT:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void session_done(struct worker *worker, struct job *job, struct talview_reply *reply)
 {
     struct worker_account *account = job->account;
     bool refused = reply->outcome == TALVIEW_UNAUTHORIZED || reply->outcome == TALVIEW_FORBIDDEN;
     worker->flying--;
-    if (refused && job_again(job))
+    if (refused && job_again(worker, job))
         return;
-    if (job->again)
-        worker_learn_of_renewal(worker, account, refused);
-    if (reply->outcome == TALVIEW_RATE_LIMITED)
+    if (job->again && !refused)
+        worker_token_proved(worker, account);
+    account->trouble = hosts_fault(reply->outcome) ? account->trouble + 1 : 0;
+    /* With Retry-After a 503 speaks of the service, not of the one session. */
+    if (reply->outcome == TALVIEW_RATE_LIMITED || (reply->http_status == 503 && reply->retry_after_ms > 0))
         worker_account_pause(worker, account, reply->retry_after_ms);
 
     job->session = reply->session;
@@ -308,6 +326,22 @@ static enum store_status write_results(struct worker *worker)
     return STORE_OK;
 }
 
+/*
+ * How many more transfers the account may have. Where there are several, none has them all, and one whose
+ * host is in trouble has few: a backlog of sessions that each wait for a time-out would hold up all others.
+ */
+static size_t share(const struct worker *worker, const struct worker_account *account)
+{
+    size_t most = (size_t)worker->config->transfers_max, has = 0;
+    if (worker->served_count > 1) {
+        most = account->trouble >= TROUBLE ? most / 8 : most - most / 4;
+        most = most > 0 ? most : 1;
+    }
+    for (size_t i = 0; i < worker->job_count; i++)
+        has += worker->jobs[i]->account == account && worker->jobs[i]->state != JOB_ENDED;
+    return has < most ? most - has : 0;
+}
+
 /* In a round: new sessions, as many as there is room for. */
 static enum store_status lease_sessions(struct worker *worker, size_t *taken)
 {
@@ -316,15 +350,19 @@ static enum store_status lease_sessions(struct worker *worker, size_t *taken)
     size_t n = 0;
     for (size_t i = 0; i < worker->stranger_count; i++)
         skip[n++] = worker->strangers[i];
+    size_t most = room(worker);
     enum store_status status = STORE_OK;
     for (size_t i = 0; i < worker->account_count && status == STORE_OK; i++) {
         struct worker_account *account = &worker->accounts[i];
         if (account->target && !account->logging_in)
             status = worker_login_refresh(worker, account);
-        if (!account->target || account->logging_in || worker_account_blocked(worker, account, now_ms))
+        size_t left = share(worker, account);
+        if (!account->target || account->logging_in || left == 0 ||
+            worker_account_blocked(worker, account, now_ms))
             skip[n++] = account->config->name;
+        else if (left < most)
+            most = left; /* they may all be this account's */
     }
-    size_t most = room(worker);
     if (status == STORE_OK && most > 0)
         status = store_sessions_lease(worker->store, now_ms, worker->owner, worker->lease_ms,
                                       worker->max_ahead_ms, skip, most, take_job, worker, taken);
@@ -476,13 +514,10 @@ static int64_t wait_time(const struct worker *worker)
 /* What is under way is dropped, its leases and that of a login given back. */
 static void wind_up(struct worker *worker)
 {
+    bool out_of_time = clock_monotonic_ms() >= worker->deadline;
     talview_drop(worker->talview);
-    for (size_t i = 0; i < worker->account_count; i++) {
-        struct worker_account *account = &worker->accounts[i];
-        if (account->logging_in || account->unsaved)
-            worker_login_save(worker, account);
-        account->logging_in = false;
-    }
+    for (size_t i = 0; i < worker->account_count; i++)
+        worker_login_end(worker, &worker->accounts[i], out_of_time);
     for (size_t i = 0; i < worker->job_count; i++) {
         if (worker->jobs[i]->state != JOB_ENDED)
             job_put_back(worker, worker->jobs[i]);
@@ -514,7 +549,6 @@ static void account_open(struct worker *worker, struct worker_account *account,
     struct buf why = BUF_INIT;
     account->tag = TAG_ACCOUNT;
     account->config = config;
-    account->young_ms = WORKER_YOUNG_TOKEN_MS;
     if (!config->username && !config->password && !config->app_id) {
         log_warn("no Talview credentials are configured: this account's sessions are left alone",
                  LOG_S("account", config->name));
@@ -529,7 +563,9 @@ static void account_open(struct worker *worker, struct worker_account *account,
         .app_id = config->app_id,
     };
     account->target = talview_account_add(worker->talview, &target, &why);
-    if (!account->target)
+    if (account->target)
+        worker->served_count++;
+    else
         log_error("this account cannot be served: its sessions are left alone",
                   LOG_S("account", config->name), LOG_S("reason", buf_str(&why)));
     buf_release(&why);

@@ -10,7 +10,8 @@
 #define PAUSE_SLACK_MS 1000 /* a pause that differs by less from the one there is is not written */
 
 /* Whether nothing may be asked of Talview for this account now. A pause after wrong credentials ends early
-   when the configuration was changed after the last try: somebody has seen to it. */
+   when the configuration was changed after the last try: somebody has seen to it. A change in the future is
+   not believed, else nothing would keep us from trying again and again until then. */
 bool worker_account_blocked(const struct worker *worker, const struct worker_account *account, int64_t now_ms)
 {
     const struct store_login *login = &account->login;
@@ -22,7 +23,8 @@ bool worker_account_blocked(const struct worker *worker, const struct worker_acc
     if (login->blocked_until_ms <= now_ms || login->blocked_until_ms - now_ms > longest)
         return false;
     bool wrong = login->error && strcmp(login->error, WORKER_WRONG_CREDENTIALS) == 0;
-    return !(wrong && worker->config_changed_ms > login->obtained_at_ms);
+    bool changed = worker->config_changed_ms > login->obtained_at_ms && worker->config_changed_ms <= now_ms;
+    return !(wrong && changed);
 }
 
 /* Takes over what is stored, which another worker may have changed. */
@@ -138,6 +140,23 @@ void worker_login_begin(struct worker *worker, struct worker_account *account)
         login_failed(worker, account, TALVIEW_REFUSED, -1, "the request could not be built");
 }
 
+/* Of a login that went well, `failures` counts the tokens that were got because the one before was refused,
+   until one of them proves good. Stored with the token, so that a new process, or cron's next, knows it too.
+ */
+static int64_t renewals_in_vain(const struct store_login *login)
+{
+    return !login->error || strcmp(login->error, WORKER_RATE_LIMITED) == 0 ? login->failures : 0;
+}
+
+/* How young a token must be to be kept though it was refused: the longer, the more were got in vain. */
+static int64_t young_ms(const struct worker *worker, const struct store_login *login)
+{
+    int64_t young = WORKER_YOUNG_TOKEN_MS, longest = worker->config->login_pause_ms;
+    for (int64_t i = 1; i < renewals_in_vain(login) && young < longest; i++)
+        young = young * 2 < longest ? young * 2 : longest;
+    return young;
+}
+
 void worker_login_done(struct worker *worker, struct worker_account *account, struct talview_reply *reply)
 {
     account->logging_in = false;
@@ -146,18 +165,29 @@ void worker_login_done(struct worker *worker, struct worker_account *account, st
         return;
     }
     int64_t now_ms = clock_now_ms();
+    int64_t vain = renewals_in_vain(&account->login);
+    bool renewal = account->refused_at_ms != 0 && account->login.obtained_at_ms == account->refused_at_ms;
     store_login_release(&account->login);
     account->login = (struct store_login){
         .token = reply->token,
         .obtained_at_ms = now_ms,
         .expires_at_ms = now_ms + reply->lifetime_s * 1000,
+        .failures = renewal ? vain + 1 : 0,
     };
     reply->token = NULL;
     log_info("logged in", LOG_S("account", account->config->name), LOG_I("lifetime_s", reply->lifetime_s));
     worker_login_save(worker, account);
 }
 
-/* 429: the account rests, and so that other workers and the next `--once` know it, that is stored. */
+/* In a round: ours is as stored, and nobody else is logging in, so that it may be changed. */
+static bool login_lock(struct worker *worker, struct worker_account *account)
+{
+    return worker_login_refresh(worker, account) == STORE_OK &&
+           store_login_lease(worker->store, account->config->name, worker->owner, clock_now_ms(),
+                             worker->lease_ms) == STORE_OK;
+}
+
+/* The account rests, and so that other workers and the next `--once` know it, that is stored. */
 void worker_account_pause(struct worker *worker, struct worker_account *account, int64_t retry_after_ms)
 {
     int64_t wait = retry_after_ms >= 0 ? retry_after_ms : worker->config->retry_first_ms;
@@ -172,9 +202,7 @@ void worker_account_pause(struct worker *worker, struct worker_account *account,
              LOG_I("pause_s", (wait + 999) / 1000));
     if (account->logging_in || store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)
         return;
-    bool ok = worker_login_refresh(worker, account) == STORE_OK &&
-              store_login_lease(worker->store, account->config->name, worker->owner, now_ms,
-                                worker->lease_ms) == STORE_OK;
+    bool ok = login_lock(worker, account);
     if (ok && account->login.blocked_until_ms < until) {
         free(account->login.error);
         account->login.error = xstrdup(WORKER_RATE_LIMITED);
@@ -187,11 +215,11 @@ void worker_account_pause(struct worker *worker, struct worker_account *account,
     (void)worker_round_end(worker, ok);
 }
 
-bool worker_token_refused(struct worker_account *account, int64_t obtained_at_ms)
+bool worker_token_refused(const struct worker *worker, struct worker_account *account, int64_t obtained_at_ms)
 {
     if (!account->login.token || account->login.obtained_at_ms != obtained_at_ms)
         return true;
-    if (clock_now_ms() - obtained_at_ms < account->young_ms)
+    if (clock_now_ms() - obtained_at_ms < young_ms(worker, &account->login))
         return false;
     account->refused_at_ms = obtained_at_ms;
     wipe_free(account->login.token);
@@ -199,15 +227,26 @@ bool worker_token_refused(struct worker_account *account, int64_t obtained_at_ms
     return true;
 }
 
-/* A new token that is refused as well was got in vain: the next one in vain waits twice as long. */
-void worker_learn_of_renewal(const struct worker *worker, struct worker_account *account, bool in_vain)
+void worker_token_proved(struct worker *worker, struct worker_account *account)
 {
-    if (!in_vain) {
-        account->young_ms = WORKER_YOUNG_TOKEN_MS;
+    if (!account->login.token || renewals_in_vain(&account->login) == 0 || account->logging_in ||
+        store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)
         return;
+    bool ok = login_lock(worker, account) && renewals_in_vain(&account->login) > 0;
+    if (ok) {
+        account->login.failures = 0;
+        account->unsaved = true;
+        ok = worker_login_refresh(worker, account) == STORE_OK;
     }
-    int64_t longest = worker->config->login_pause_ms;
-    if (longest < WORKER_YOUNG_TOKEN_MS)
-        longest = WORKER_YOUNG_TOKEN_MS;
-    account->young_ms = account->young_ms * 2 < longest ? account->young_ms * 2 : longest;
+    (void)worker_round_end(worker, ok);
+}
+
+void worker_login_end(struct worker *worker, struct worker_account *account, bool out_of_time)
+{
+    bool under_way = account->logging_in;
+    account->logging_in = false;
+    if (under_way && out_of_time)
+        login_failed(worker, account, TALVIEW_TIMEOUT, -1, "the time was up");
+    else if (under_way || account->unsaved)
+        worker_login_save(worker, account);
 }

@@ -25,8 +25,8 @@ struct worker_account {
     bool put;                       /* it was written in the round that runs */
     bool logging_in;
     int64_t refused_at_ms; /* obtained_at_ms of the token that was refused last; 0: none */
-    int64_t young_ms;      /* a token younger than that is not replaced for being refused */
     int64_t hold_until_ms; /* nothing is fetched until then */
+    unsigned trouble;      /* fetches in a row that failed for their host's sake */
 };
 
 struct job;
@@ -37,7 +37,7 @@ struct worker {
     const struct worker_run *run;
     struct talview *talview;
     struct worker_account *accounts;
-    size_t account_count;
+    size_t account_count, served_count; /* served: those with credentials */
     struct job **jobs;
     size_t job_count, job_cap;
     size_t flying;
@@ -72,8 +72,12 @@ void worker_account_pause(struct worker *worker, struct worker_account *account,
    the token that has replaced it or is to be got now. False: it is so young that another would fare no
    better.
  */
-bool worker_token_refused(struct worker_account *account, int64_t obtained_at_ms);
-/* What came of that other token. */
-void worker_learn_of_renewal(const struct worker *worker, struct worker_account *account, bool in_vain);
+bool worker_token_refused(const struct worker *worker, struct worker_account *account,
+                          int64_t obtained_at_ms);
+/* That other token was good for what the first was refused for. */
+void worker_token_proved(struct worker *worker, struct worker_account *account);
+/* The worker ends, and its transfers are dropped. A login under way gives its lease back; `out_of_time`: and
+   counts as failed, else each run of cron would begin one that none waits for. */
+void worker_login_end(struct worker *worker, struct worker_account *account, bool out_of_time);
 
 #endif

@@ -2,6 +2,7 @@
 import email.utils
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,34 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from worker_support import PASSWORD, World, environment, wait_for  # noqa: E402
+from worker_support import PASSWORD, PATIENCE, World, environment, wait_for  # noqa: E402
+
+# HTTP/2 in front of the stand-in; its connections end after some streams, while others are still open.
+HTTP2_CONF = """
+daemon off;
+master_process off;
+pid %(dir)s/nginx.pid;
+error_log stderr error;
+events {}
+http {
+    log_format protocol "$server_protocol $status";
+    access_log %(dir)s/access.log protocol;
+    client_body_temp_path %(dir)s/tmp-body;
+    proxy_temp_path %(dir)s/tmp-proxy;
+    fastcgi_temp_path %(dir)s/tmp-fastcgi;
+    uwsgi_temp_path %(dir)s/tmp-uwsgi;
+    scgi_temp_path %(dir)s/tmp-scgi;
+    server {
+        listen 127.0.0.1:%(port)d ssl http2;
+        ssl_certificate %(dir)s/talview/server.pem;
+        ssl_certificate_key %(dir)s/talview/server.key;
+        keepalive_requests 7;
+        location / {
+            proxy_pass %(standin)s;
+        }
+    }
+}
+"""
 
 
 @pytest.fixture
@@ -226,6 +254,60 @@ def test_wrong_credentials_stop_logins(world, rule):
     assert w.in_state(*sessions) and w.counts()["logins"] == 2
 
 
+def test_a_configuration_of_the_future_does_not_end_the_pause(world):
+    w = world(accounts={"main": {"password": "wrong"}})
+    w.callback()
+    os.utime(w.conf, (time.time() + 86400,) * 2)
+    daemon = w.daemon()
+    wait_for(lambda: "level=error" in daemon.log())
+    time.sleep(1.5)
+    daemon.stop()
+    w.once()
+    assert w.counts()["logins"] == 1
+
+
+def test_tokens_got_in_vain_are_remembered_from_one_run_of_cron_to_the_next(world):
+    w = world({"retry_first": "1s"}, {"main": {"app_id": "not-ours"}})
+    w.callbacks(2)
+    w.once()
+    for age, logins in ((120, 2), (70, 3), (70, 3), (70, 4), (130, 4)):
+        w.age_token(age)
+        w.make_due()
+        w.once()
+        assert w.counts()["logins"] == logins, age
+
+    # One that proves good ends that.
+    w.write_conf()
+    w.control(forget_tokens=True)
+    w.age_token(3600)
+    w.make_due()
+    w.once()
+    assert w.counts()["logins"] == 5 and w.login_row()["failures"] == 0
+    assert all(row["state"] == "rated" for row in w.sessions().values())
+
+
+def test_a_login_that_is_not_answered_is_not_sent_twice(world):
+    w = world({"transfers": "1"})
+    first = w.callback()
+    w.once()
+    one = w.callback()
+    w.age_token()
+    w.control(expire_tokens=True, login={"vanish": True})
+    w.once()
+    assert w.counts()["logins"] == 2 and w.login_row()["error"] == "connection_cut"
+    assert w.in_state(first) and w.session(one)["attempts"] == 0
+
+
+def test_a_login_that_outlasts_the_budget_counts_as_failed(world):
+    w = world()
+    one = w.callback()
+    w.control(login={"delay": 3})
+    w.once("--budget", "1")
+    assert w.login_row()["error"] == "timeout" and w.login_row()["lease_owner"] is None
+    w.once("--budget", "1")
+    assert w.counts()["logins"] <= 1 and w.session(one)["attempts"] == 0
+
+
 def test_the_pause_after_wrong_credentials_grows(world):
     w = world({"login_pause": "1s"}, {"main": {"password": "wrong"}})
     w.callbacks(3)
@@ -308,6 +390,31 @@ def test_503_with_retry_after_is_obeyed(world):
     w.daemon()
     wait_for(lambda: w.in_state(one, other))
     assert gaps(w.calls(one))[0] >= 3
+
+
+def test_503_with_retry_after_pauses_the_account(world):
+    w = world({"transfers": "1"}, {"main": {}, "second": {}})
+    one = w.callback()
+    w.control(sessions={one: {"status": 503, "retry_after": 3600}})
+    w.once()
+    other, elsewhere = w.callback(), w.callback(account="second")
+    w.once()
+    assert w.in_state(elsewhere) and w.calls(other) == []
+
+
+def test_an_account_in_trouble_holds_up_no_other(world):
+    w = world({"transfers": "4", "request_timeout": "3s", "connect_timeout": "2s", "lease": "20s"},
+              {"main": {}, "slow": {}})
+    stuck = w.callbacks(16, account="slow")
+    w.control(sessions={s: {"delay": 20} for s in stuck})
+    w.daemon()
+    wait_for(lambda: w.counts()["peak"] >= 3)
+    for _ in range(3):
+        began = time.monotonic()
+        one = w.callback()
+        wait_for(lambda: w.in_state(one), 8)
+        assert time.monotonic() - began < 2.5 * PATIENCE, "not behind time-outs"
+        time.sleep(1)
 
 
 def test_500s_are_retried_with_growing_waits(world):
@@ -444,6 +551,34 @@ def test_the_environments_proxy_and_key_log_are_not_used(world):
     assert w.in_state(one) and not os.path.exists(keys)
 
 
+def test_http2_streams_of_connections_that_end_now_and_then(world):
+    w = world()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with open(w.path("nginx.conf"), "w", encoding="utf-8") as f:
+        f.write(HTTP2_CONF % {"dir": w.folder, "port": port, "standin": w.url})
+    nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    with subprocess.Popen([nginx, "-e", "stderr", "-p", w.folder, "-c", w.path("nginx.conf")],
+                          stdin=subprocess.DEVNULL) as server:
+        try:
+            wait_for(lambda: os.path.exists(w.path("nginx.pid")))
+            url = "https://127.0.0.1:%d" % port
+            w.write_conf({"main": {"login_url": url + "/v1/user/login", "session_url": url + "/v1/sessions"}})
+            sessions = w.callbacks(40)
+            w.control(default={"delay": 0.05}, login={"delay": 0.1})
+            w.once()
+            rows = w.sessions()
+        finally:
+            server.terminate()
+            server.wait(10)
+    assert all(rows[s]["state"] == "rated" and rows[s]["attempts"] == 1 for s in sessions)
+    counts = w.counts()
+    assert counts["logins"] == 1 and counts["by_uuid"] == dict.fromkeys(sessions, 1)
+    with open(w.path("access.log"), encoding="utf-8") as log:
+        assert [line.split() for line in log] == [["HTTP/2.0", "200"]] * 41
+
+
 # --- Workers ---------------------------------------------------------------------------------------------
 
 
@@ -572,6 +707,14 @@ def test_two_onces_do_not_overlap(world):
         assert second.returncode == 0 and "another is running" in second.stdout + second.stderr
         assert first.wait(20) == 0
     assert w.in_state(one) and w.counts()["by_uuid"] == {one: 1}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take a file from its user")
+def test_root_leaves_the_lock_of_once_to_the_stores_owner(world):
+    w = world(standin=False, accounts={"main": {"username": None, "password": None, "app_id": None, "ca_file": None}})
+    os.chown(w.path("store/ratings"), 65534, 65534)
+    w.once()
+    assert os.stat(w.path("store/ratings/once.lock")).st_uid == 65534
 
 
 def test_accounts_without_credentials_are_left_alone_and_named_once(world):

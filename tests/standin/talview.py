@@ -20,6 +20,7 @@ A RULE is an object; it holds for every call, or with `steps` (a list of rules) 
 the last one stays. Members:
     status, body (text, or JSON), headers: {}, retry_after (seconds or text), content_type
     delay: SECONDS before the answer; drip: {bytes, every}; cut: send so many bytes, then close
+    vanish: true              the connection is closed without an answer
     oversize: BYTES of body (chunked: true hides the length); malformed: true; chunked: true
     success: false            200 with {"success": false}
     rating, type, session_status, external_id, uuid: in place of the derived ones (null is null)
@@ -225,6 +226,9 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status, body, rule=None):
         """The answer as the rule wants it sent; `body` is bytes."""
         rule = rule or {}
+        if rule.get("vanish"):
+            self.close_connection = True
+            return
         chunked = rule.get("chunked", False)
         head = ["HTTP/1.1 %d %s" % (status, self.responses.get(status, ("Status",))[0]),
                 "Content-Type: " + rule.get("content_type", "application/json"), "Date: " + self.date_time_string()]
