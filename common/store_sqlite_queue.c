@@ -348,8 +348,13 @@ static enum store_status next_sender(struct turns *turns)
         enum store_status status;
         sqlite3_stmt *next = ratings_statement(
             turns->store, RATINGS_SENDER_NEXT,
-            "SELECT account, sender FROM sessions INDEXED BY sessions_unknown WHERE unknown = 1"
-            " AND next_attempt_at IS NOT NULL AND (account, sender) > (?1, ?2)"
+            /* Not (account, sender) > (?1, ?2): SQLite would read all sessions of that sender first. */
+            "SELECT * FROM (SELECT account, sender FROM sessions INDEXED BY sessions_unknown"
+            " WHERE unknown = 1 AND next_attempt_at IS NOT NULL AND account = ?1 AND sender > ?2"
+            " ORDER BY sender LIMIT 1)"
+            " UNION ALL SELECT * FROM (SELECT account, sender FROM sessions INDEXED BY sessions_unknown"
+            " WHERE unknown = 1 AND next_attempt_at IS NOT NULL AND account > ?1"
+            " ORDER BY account, sender LIMIT 1)"
             " ORDER BY account, sender LIMIT 1",
             &status);
         if (next == NULL)
