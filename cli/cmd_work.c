@@ -60,25 +60,27 @@ static int signals_open(void)
    cron's interval they would pile up. -1 with *running: another one has it. */
 static int lock_once(const struct config *config, bool *running)
 {
-    char *folder = store_area_folder(config->store_url, STORE_RATINGS);
     struct buf path = BUF_INIT;
     struct stat st;
-    if (folder)
-        buf_addf(&path, "%s/once.lock", folder);
-    int fd = open(buf_str(&path), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-    buf_release(&path);
     *running = false;
+    char *folder = store_area_folder(config->store_url, STORE_RATINGS);
+    if (!folder)
+        return -1;
+    buf_addf(&path, "%s/once.lock", folder);
+    int fd = open(buf_str(&path), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
     /* One that root made by hand must not keep out the user whose cron does it. */
-    if (fd >= 0 && geteuid() == 0 && (stat(folder, &st) != 0 || fchown(fd, st.st_uid, st.st_gid) != 0)) {
-        close(fd);
-        fd = -1;
-    }
-    free(folder);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    bool ok =
+        fd >= 0 && (geteuid() != 0 || (stat(folder, &st) == 0 && fchown(fd, st.st_uid, st.st_gid) == 0));
+    if (ok && flock(fd, LOCK_EX | LOCK_NB) != 0) {
         *running = errno == EWOULDBLOCK;
+        ok = false;
+    }
+    if (fd >= 0 && !ok) {
         close(fd);
         fd = -1;
     }
+    buf_release(&path);
+    free(folder);
     return fd;
 }
 

@@ -262,12 +262,25 @@ static size_t utf8_char(const char *text, size_t len)
     return 0;
 }
 
+/* How many bytes at the start of text are the token, be it with JSON's escapes of "/"; 0: they are not. */
+static size_t token_at(const char *text, size_t len, const char *token)
+{
+    size_t i = 0;
+    for (; *token; token++, i++) {
+        if (*token == '/' && i < len && text[i] == '\\')
+            i++;
+        if (i >= len || text[i] != *token)
+            return 0;
+    }
+    return i;
+}
+
 void talview_excerpt(const char *text, size_t len, const char *token, struct buf *out)
 {
-    size_t token_len = token ? strlen(token) : 0;
     size_t i = 0;
     while (i < len && out->len < TALVIEW_KEPT_MAX) {
-        if (token_len && len - i >= token_len && memcmp(text + i, token, token_len) == 0) {
+        size_t token_len = token ? token_at(text + i, len - i, token) : 0;
+        if (token_len > 0) {
             buf_adds(out, "[token]");
             i += token_len;
             continue;

@@ -258,6 +258,7 @@ static void what_is_kept_is_text_and_no_token(void **state)
     excerpt_is("\xc0\x80", 2, NULL, "??");
     excerpt_is("Authorization: Bearer s3cret; s3cret", 36, "s3cret",
                "Authorization: Bearer [token]; [token]");
+    excerpt_is("\"s3\\/cr\\/et\" s3/cr/et s3/cr/e", 29, "s3/cr/et", "\"[token]\" [token] s3/cr/e");
 
     for (int i = 0; i < TALVIEW_KEPT_MAX; i++)
         buf_adds(&text, "\xe2\x82\xac"); /* three bytes: the cap falls within one */
