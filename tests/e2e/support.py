@@ -107,6 +107,13 @@ class Site:
         self.base = "https://127.0.0.1:%d" % self.port
         self.parts = {}
         self.talview_url = None
+        try:
+            self.prepare(conf, rosters, nginx, verify, store)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def prepare(self, conf, rosters, nginx, verify, store):
         for name in ("log", "tls", "sock"):
             os.mkdir(os.path.join(self.folder, name))
         self.conf_path = self.path("examhook.conf")

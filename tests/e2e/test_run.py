@@ -42,15 +42,13 @@ class Run:
     """`how` are variables: PORT, DIR, CONF. In a process group of its own, as a terminal has it."""
 
     def __init__(self, command=None, **how):
-        self.output_path = tempfile.mktemp(prefix="examhook-out-")
-        with open(self.output_path, "wb") as output:
-            self.process = subprocess.Popen(command or [os.path.join(TOP, "deploy/run")], stdin=subprocess.DEVNULL,
-                                            stdout=output, stderr=output, cwd=TOP, start_new_session=True,
-                                            env=dict(environment(), BUILD=BUILD, **how))
+        self.file = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command or [os.path.join(TOP, "deploy/run")], stdin=subprocess.DEVNULL,
+                                        stdout=self.file, stderr=self.file, cwd=TOP, start_new_session=True,
+                                        env=dict(environment(), BUILD=BUILD, **how))
 
     def output(self):
-        with open(self.output_path, encoding="utf-8", errors="replace") as f:
-            return f.read()
+        return os.pread(self.file.fileno(), 1 << 20, 0).decode("utf-8", "replace")
 
     def ready(self):
         wait_for(lambda: "Ctrl-C" in self.output() or self.process.poll() is not None, 60)
@@ -68,7 +66,6 @@ class Run:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
-            os.remove(self.output_path)
 
 
 def paste(line):
