@@ -98,6 +98,7 @@ static bool take_event(void *context, const struct store_event_row *row)
     say(&about, "session", row->session_uuid);
     say(&about, "external", row->external_id);
     say(&about, "flags", row->flags);
+    say(&about, "account", row->account); /* two accounts' candidates may share an id */
     say(&about, "as", row->id);
     add_entry(story, row->received_at_ms, row->source, row->event, buf_str(&about), &json);
     buf_release(&json);

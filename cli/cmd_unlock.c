@@ -162,7 +162,8 @@ static int unlock_exam(struct cli *cli, const struct config *config, const char 
         return code;
     status = forget_exam(store, exam, &removed);
     if (status)
-        code = cli_store_failed(cli, store, status, "nothing was changed");
+        code = cli_store_failed(cli, store, status,
+                                removed ? "not every attempt was forgotten" : "nothing was changed");
     else
         fprintf(cli->out, "%lld failed attempts forgotten\n", (long long)removed);
     store_free(store);

@@ -118,7 +118,7 @@ const char *output_time(int64_t ms, char text[OUTPUT_TIME_BYTES])
     if (!ms)
         return text;
     clock_format(ms, iso);
-    snprintf(text, OUTPUT_TIME_BYTES, "%.10s %.8s", iso, strlen(iso) >= 19 ? iso + 11 : "");
+    snprintf(text, OUTPUT_TIME_BYTES, "%.19sZ", iso);
     return text;
 }
 

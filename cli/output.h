@@ -25,7 +25,7 @@ void output_json(FILE *out, const struct buf *json);
 void output_member_json(struct buf *object, const char *name, const char *json);
 /* Adds a time as ISO 8601 UTC; null for 0. */
 void output_member_time(struct buf *object, const char *name, int64_t ms);
-/* The time as people read it ("2026-11-22 09:00:00"), "" for 0. */
+/* The time as a table has it, ISO 8601 to the second ("2026-11-22T09:00:00Z"), "" for 0. */
 #define OUTPUT_TIME_BYTES 32
 const char *output_time(int64_t ms, char text[OUTPUT_TIME_BYTES]);
 

@@ -17,7 +17,7 @@ void rows_event_members(struct buf *object, const struct store_event_row *row)
     json_add_member(object, "external_id", row->external_id);
     json_add_member_int(object, "deliveries", row->deliveries);
     json_add_member(object, "outcome", row->outcome);
-    json_add_member(object, "reason", row->reason);
+    json_add_member(object, "reason", row->reason && row->reason[0] ? row->reason : NULL);
     output_member_json(object, "body", row->body);
     json_add_member(object, "identity", row->identity);
     json_add_member(object, "flags", row->flags);

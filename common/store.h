@@ -356,7 +356,8 @@ enum store_status store_roster_count(struct store *store, const char *account, i
 
 /* Everything last received (sessions: last looked at) before the time, in short rounds beside a running
  * intake. Sessions only if not pending and with no look at them planned; callbacks only if the worker has
- * taken them in, which takes the ratings area to know: without it they stay. */
+ * taken them in, which takes the ratings area to know: without it they stay. *purged also counts what went
+ * before a failure. */
 struct store_purged {
     int64_t events, callbacks, sessions;
 };

@@ -184,8 +184,7 @@ enum store_status store_purge(struct store *store, int64_t before_ms, struct sto
         status = purge_area(store, &store->proview, before_ms, &gone.callbacks);
     if (status == STORE_OK && store->ratings.writable)
         status = purge_sessions(store, before_ms, &gone.sessions);
-    if (status == STORE_OK)
-        *purged = gone;
+    *purged = gone; /* what is gone is gone, also where the purge was cut short */
     return status;
 }
 
@@ -205,15 +204,15 @@ static bool is_empty_folder(const char *folder)
     return empty;
 }
 
-static enum store_status make_backup_folder(struct store *store, const char *folder)
+static enum store_status make_backup_folder(struct store *store, const char *folder, mode_t mode)
 {
-    if (mkdir(folder, STORE_BACKUP_FOLDER_MODE) != 0) {
+    if (mkdir(folder, mode) != 0) {
         if (errno != EEXIST)
             return store_say_errno(store, folder);
         return is_empty_folder(folder) ? STORE_OK
                                        : store_say(store, STORE_DENIED, "%s is not an empty folder", folder);
     }
-    return chmod(folder, STORE_BACKUP_FOLDER_MODE) == 0 ? STORE_OK : store_say_errno(store, folder);
+    return chmod(folder, mode) == 0 ? STORE_OK : store_say_errno(store, folder);
 }
 
 /* "ok", or the first thing that integrity_check finds. */
@@ -284,7 +283,7 @@ static enum store_status settle_copy(struct store *store, struct store_file *cop
 static enum store_status copy_area(struct store *store, struct store_file *from, struct store_file *to)
 {
     int64_t version = 0;
-    enum store_status status = make_backup_folder(store, to->folder);
+    enum store_status status = make_backup_folder(store, to->folder, STORE_FOLDER_MODE(to->area));
     if (status == STORE_OK)
         status = store_file_connect_any(store, from, false, &version);
     if (status == STORE_OK && !store_file_create(to->path, STORE_FILE_MODE(to->area)))
@@ -347,7 +346,7 @@ enum store_status store_backup(const char *url, const char *folder, struct buf *
        would, once put back, pass by those that are given their numbers then. */
     static const enum store_area order[AREA_COUNT] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_RATINGS,
                                                       STORE_PROVIEW};
-    enum store_status status = make_backup_folder(&store, folder);
+    enum store_status status = make_backup_folder(&store, folder, STORE_BACKUP_FOLDER_MODE);
     for (size_t i = 0; i < AREA_COUNT && status == STORE_OK; i++)
         status = backup_area(&store, url, buf_str(&to_url), order[i]);
     if (status == STORE_OK && store_sync_folder(folder) != STORE_OK)

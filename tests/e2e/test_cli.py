@@ -2,12 +2,14 @@
 programs as plain CGI: one process a request, no web server needed."""
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
 import re
 import select
 import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -446,6 +448,7 @@ def test_events_json(shop):
     verification, admission, result, quarantined, callback = rows
     assert (verification["outcome"], verification["identity"], verification["body"]) == ("valid", "1001", None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", verification["received_at"])
+    assert verification["reason"] is None
     assert admission["body"] == admitted() and admission["source"] == "examjoint"
     assert result["deliveries"] == 2 and result["session_uuid"] is None
     assert quarantined["outcome"] == "quarantined" and quarantined["body"]["exam_id"] == 77
@@ -656,6 +659,35 @@ def test_backup(shop):
     shop.fails(4, "backup", folder)
 
 
+def test_backup_put_back_is_sound_and_goes_on(shop):
+    fill(shop)
+    shop.ok("retry", UUID)
+    folder, store = os.path.join(shop.folder, "copy"), os.path.join(shop.folder, "store")
+    shop.ok("backup", folder)
+    shutil.rmtree(store)
+    shutil.copytree(folder, store)
+    shop.ok("migrate")
+    assert "failed" not in shop.ok("check", "--full")
+    assert shop.verify("1001", "horse") == {}
+    assert shop.examjoint(admitted())[0] == 200
+    shop.proview(external="=1+1")
+    assert [row["deliveries"] for row in shop.rows("events", "--json")] == [1, 2, 2, 1, 2, 1]
+    assert "is due" in shop.ok("retry", UUID)
+
+
+def test_purge_cut_short_counts_what_went(shop):
+    fill(shop)
+    shop.ok("retry", UUID)
+    for file in ("examjoint/events.db", "proview/callbacks.db"):
+        table = os.path.basename(file)[:-3]
+        change(shop, file, ("UPDATE %s SET received_at = 1, last_received_at = 1" % table,))
+    with open(os.path.join(shop.folder, "store/proview/callbacks.lock"), "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = shop.run("purge", "--older-than", "1")
+    assert done.returncode == 4 and "cut short" in done.err
+    assert done.out == "4 events, 0 callbacks, 0 sessions deleted\n"
+
+
 def test_purge_keeps_what_is_young(shop):
     fill(shop)
     assert shop.ok("purge", "--older-than", "1") == "0 events, 0 callbacks, 0 sessions deleted\n"
@@ -698,7 +730,7 @@ def test_rating_with_its_history(shop):
     history = [{"at": "2026-01-01T00:01:00.000Z", "rating": "high", "rating_raw": "HIGH", "status": "completed"},
                {"at": "2026-01-01T00:01:01.000Z", "rating": "low", "rating_raw": "Low", "status": None}]
     assert row["history"] == history and row["rating_raw"] == "Low" and row["rated_at"] == history[1]["at"]
-    assert "2026-01-01 00:01:01" in shop.ok("sessions")
+    assert "2026-01-01T00:01:01Z" in shop.ok("sessions")
     exported = list(csv.DictReader(io.StringIO(shop.ok("export", "--format", "csv", "--what", "sessions"))))
     assert json.loads(exported[0]["history"]) == history and exported[0]["rating"] == "low"
     story = shop.rows("respondent", "r1", "--json")
