@@ -9,9 +9,14 @@
 #define LOGIN_HOLD_MS 500   /* another worker is logging in: look again after that */
 #define PAUSE_SLACK_MS 1000 /* a pause that differs by less from the one there is is not written */
 
+static bool changed_since(int64_t changed_ms, const struct store_login *login, int64_t now_ms)
+{
+    return changed_ms > login->obtained_at_ms && changed_ms <= now_ms;
+}
+
 /* Whether nothing may be asked of Talview for this account now. A pause after wrong credentials ends early
-   when the configuration was changed after the last try: somebody has seen to it. A change in the future is
-   not believed, else nothing would keep us from trying again and again until then. */
+   when the configuration or a file of its secrets was changed after the last try: somebody has seen to it. A
+   change in the future is not believed, else nothing would keep us from trying again and again until then. */
 bool worker_account_blocked(const struct worker *worker, const struct worker_account *account, int64_t now_ms)
 {
     const struct store_login *login = &account->login;
@@ -23,8 +28,8 @@ bool worker_account_blocked(const struct worker *worker, const struct worker_acc
     if (login->blocked_until_ms <= now_ms || login->blocked_until_ms - now_ms > longest)
         return false;
     bool wrong = login->error && strcmp(login->error, WORKER_WRONG_CREDENTIALS) == 0;
-    bool changed = worker->config_changed_ms > login->obtained_at_ms && worker->config_changed_ms <= now_ms;
-    return !(wrong && changed);
+    return !(wrong && (changed_since(worker->config_changed_ms, login, now_ms) ||
+                       changed_since(account->config->credentials_at_ms, login, now_ms)));
 }
 
 /* Takes over what is stored, which another worker may have changed. */

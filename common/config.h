@@ -92,6 +92,7 @@ struct config_proview {
     char *session_url;                  /* "/UUID" is appended; set for every role */
     char *ca_file;                      /* NULL: the system's authorities alone */
     char *username, *password, *app_id; /* NULL where not configured */
+    int64_t credentials_at_ms; /* when username_file or password_file was last written; 0: there is none */
 };
 
 struct config {

@@ -524,6 +524,22 @@ static bool load_basic(const struct building *b, const struct config_section *se
     return good;
 }
 
+/* When the file that a secret stands in was last written. One that systemd makes anew at each start says
+   nothing by that. */
+static int64_t written_at_ms(const struct building *b, const struct config_section *section, const char *name)
+{
+    const struct config_value *value = config_section_value(section, name);
+    struct stat st;
+    int64_t at_ms = 0;
+    if (!value || !value->from_file || !(value->option->roles & (unsigned)b->role))
+        return 0;
+    char *path = config_resolve(b->source, value->text);
+    if (strncmp(path, "/run/credentials/", strlen("/run/credentials/")) != 0 && stat(path, &st) == 0)
+        at_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+    free(path);
+    return at_ms;
+}
+
 static bool build_proview(const struct building *b, const struct config_section *section)
 {
     struct config *config = b->config;
@@ -539,6 +555,10 @@ static bool build_proview(const struct building *b, const struct config_section 
     account->login_url = config_login_url(section);
     account->session_url = config_session_url(section);
     account->ca_file = plain(b, section, "ca_file");
+    int64_t username_at_ms = written_at_ms(b, section, "username");
+    account->credentials_at_ms = written_at_ms(b, section, "password");
+    if (account->credentials_at_ms < username_at_ms)
+        account->credentials_at_ms = username_at_ms;
     return load_pair(b, section, "path_token", "", &account->path_token) &&
            load_pair(b, section, "header_secret", "", &account->header_secret) &&
            load_basic(b, section, &account->basic) && load_text(b, section, "username", &account->username) &&

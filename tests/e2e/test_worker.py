@@ -254,6 +254,24 @@ def test_wrong_credentials_stop_logins(world, rule):
     assert w.in_state(*sessions) and w.counts()["logins"] == 2
 
 
+def test_a_password_file_put_right_ends_the_pause(world):
+    w = world()
+    secret = w.path("password")
+
+    def write(text):
+        with open(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+            f.write(text)
+    write("wrong\n")
+    w.write_conf({"main": {"password": None, "password_file": secret}})
+    one = w.callback()
+    w.once()
+    w.once()
+    assert w.counts()["logins"] == 1 and w.login_row()["error"] == "wrong_credentials"
+    write(PASSWORD + "\n")
+    w.once()
+    assert w.in_state(one) and w.counts()["logins"] == 2
+
+
 def test_a_configuration_of_the_future_does_not_end_the_pause(world):
     w = world(accounts={"main": {"password": "wrong"}})
     w.callback()
