@@ -23,24 +23,18 @@
 #include "path.h"
 #include "routes.h"
 
-static enum route_next refuse(struct reply *reply, int status, const char *word)
-{
-    reply_error(reply, status, word, NULL);
-    return ROUTE_REPLY;
-}
-
 static enum route_next authenticate(struct examjoint *examjoint, struct request *request, struct reply *reply)
 {
     bool id_repeated, secret_repeated;
     const char *id = request_header(request, "HTTP_X_CLIENT_ID", &id_repeated);
     const char *secret = request_header(request, "HTTP_X_CLIENT_SECRET", &secret_repeated);
     if (id_repeated || secret_repeated) {
-        return refuse(reply, 401, "repeated_header");
+        return reply_refuse(reply, 401, "repeated_header");
     }
     enum secret_match match;
     const struct config_examjoint *account = credentials_examjoint(examjoint->config, id, secret, &match);
     if (!account) {
-        return refuse(reply, 401, "unauthorized");
+        return reply_refuse(reply, 401, "unauthorized");
     }
     if (match == SECRET_PREVIOUS) {
         previous_used(&examjoint->previous[account - examjoint->config->examjoint], account->name,
@@ -56,18 +50,10 @@ static enum route_next examjoint_declared(void *state, struct request *request, 
 {
     struct examjoint *examjoint = state;
     if (!path_is_examjoint(request->path)) {
-        return refuse(reply, 404, "not_found");
+        return reply_refuse(reply, 404, "not_found");
     }
-    if (strcmp(request->method, "POST") != 0) {
-        reply->header_name = "Allow";
-        reply->header_value = "POST";
-        return refuse(reply, 405, "method_not_allowed");
-    }
-    if (request->has_declared_length && request->declared_length < 0) {
-        return refuse(reply, 400, "invalid_length");
-    }
-    if (request->has_declared_length && request->declared_length > examjoint->config->body_limit_bytes) {
-        return refuse(reply, 413, "body_too_large");
+    if (request_refuse_early(request, examjoint->config->body_limit_bytes, reply)) {
+        return ROUTE_REPLY;
     }
     return authenticate(examjoint, request, reply);
 }
@@ -77,11 +63,11 @@ static enum route_next examjoint_check(void *state, struct request *request, str
     (void)state;
     struct examjoint_request *data = request->route_data;
     if (!request->body_complete) {
-        return refuse(reply, 400, "incomplete_body");
+        return reply_refuse(reply, 400, "incomplete_body");
     }
     enum json_error error = json_parse(buf_str(&request->body), request->body.len, &data->doc);
     if (error != JSON_OK) {
-        return refuse(reply, 400, json_error_word(error));
+        return reply_refuse(reply, 400, json_error_word(error));
     }
     const struct json *root = json_root(data->doc);
     data->trouble = event_read(root, false, &data->event, &data->member);

@@ -104,6 +104,26 @@ void reply_error(struct reply *reply, int status, const char *word, const char *
     buf_addc(&reply->body, '}');
 }
 
+enum route_next reply_refuse(struct reply *reply, int status, const char *word)
+{
+    reply_error(reply, status, word, NULL);
+    return ROUTE_REPLY;
+}
+
+bool request_refuse_early(const struct request *request, int64_t body_limit_bytes, struct reply *reply)
+{
+    if (strcmp(request->method, "POST") != 0) {
+        reply->header_name = "Allow";
+        reply->header_value = "POST";
+        reply_error(reply, 405, "method_not_allowed", NULL);
+    } else if (request->has_declared_length && request->declared_length < 0) {
+        reply_error(reply, 400, "invalid_length", NULL);
+    } else if (request->has_declared_length && request->declared_length > body_limit_bytes) {
+        reply_error(reply, 413, "body_too_large", NULL);
+    }
+    return reply->status != 0;
+}
+
 void reply_not_stored(struct reply *reply, struct store *store, enum store_status status)
 {
     reply_error(reply, 503, status == STORE_FULL ? "store_full" : "not_stored", NULL);

@@ -49,18 +49,12 @@ struct proview_request {
     struct callback callback;
 };
 
-static enum route_next refuse(struct reply *reply, int status, const char *word)
-{
-    reply_error(reply, status, word, NULL);
-    return ROUTE_REPLY;
-}
-
 static enum route_next refuse_credentials(const struct config_proview *account, struct reply *reply,
                                           const char *word)
 {
     reply->header_name = "WWW-Authenticate";
     reply->header_value = account->has_basic ? AUTHENTICATE_BASIC : AUTHENTICATE_HEADER;
-    return refuse(reply, 401, word);
+    return reply_refuse(reply, 401, word);
 }
 
 static void count_previous(const struct config_proview *account, struct previous_use *use,
@@ -113,18 +107,10 @@ static enum route_next proview_declared(void *state, struct request *request, st
     const struct config_proview *account =
         credentials_proview(proview->config, readable ? &path : NULL, &token);
     if (!account) {
-        return refuse(reply, 404, "not_found");
+        return reply_refuse(reply, 404, "not_found");
     }
-    if (strcmp(request->method, "POST") != 0) {
-        reply->header_name = "Allow";
-        reply->header_value = "POST";
-        return refuse(reply, 405, "method_not_allowed");
-    }
-    if (request->has_declared_length && request->declared_length < 0) {
-        return refuse(reply, 400, "invalid_length");
-    }
-    if (request->has_declared_length && request->declared_length > proview->config->body_limit_bytes) {
-        return refuse(reply, 413, "body_too_large");
+    if (request_refuse_early(request, proview->config->body_limit_bytes, reply)) {
+        return ROUTE_REPLY;
     }
     return authenticate(proview, request, account, token, reply);
 }
@@ -134,11 +120,11 @@ static enum route_next proview_check(void *state, struct request *request, struc
     (void)state;
     struct proview_request *data = request->route_data;
     if (!request->body_complete) {
-        return refuse(reply, 400, "incomplete_body");
+        return reply_refuse(reply, 400, "incomplete_body");
     }
     enum json_error error = json_parse(buf_str(&request->body), request->body.len, &data->doc);
     if (error != JSON_OK) {
-        return refuse(reply, 400, json_error_word(error));
+        return reply_refuse(reply, 400, json_error_word(error));
     }
     switch (callback_read(json_root(data->doc), &data->callback)) {
     case CALLBACK_OK:

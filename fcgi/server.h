@@ -43,6 +43,12 @@ struct request {
  */
 const char *request_header(const struct request *request, const char *name, bool *repeated);
 
+enum route_next {
+    ROUTE_REPLY, /* the reply is decided */
+    ROUTE_STORE, /* from check: go on to store */
+    ROUTE_HASH   /* from store: *job is filled; come back by resume */
+};
+
 struct reply {
     int status;                             /* 0: not decided yet */
     struct buf body;                        /* JSON */
@@ -51,6 +57,11 @@ struct reply {
 };
 /* {"error": word}, with the member named where one is to blame (NULL: none). */
 void reply_error(struct reply *reply, int status, const char *word, const char *member);
+/* The same as a step's end. */
+enum route_next reply_refuse(struct reply *reply, int status, const char *word);
+/* What every route asks of the headers before it looks for a secret: 405 with Allow for anything but POST,
+ * 400 for a length that is none, 413 for one over the limit. True: refused, the reply is decided. */
+bool request_refuse_early(const struct request *request, int64_t body_limit_bytes, struct reply *reply);
 /* 503 with Retry-After for a store that said no; logs it. */
 void reply_not_stored(struct reply *reply, struct store *store, enum store_status status);
 
@@ -61,12 +72,6 @@ struct hash_job {
     bool match;     /* the result; false when !done */
     bool done;      /* false: the time budget ended first, or the queue was full (no hash was computed) */
     int64_t wait_s; /* !done for load: when trying again makes sense, in seconds; 0: unknown */
-};
-
-enum route_next {
-    ROUTE_REPLY, /* the reply is decided */
-    ROUTE_STORE, /* from check: go on to store */
-    ROUTE_HASH   /* from store: *job is filled; come back by resume */
 };
 
 struct route {
