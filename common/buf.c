@@ -1,5 +1,6 @@
 #include "buf.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #define FIRST_CAP 64
+#define READ_BYTES 4096
 
 __attribute__((noreturn)) static void out_of_memory(void)
 {
@@ -181,5 +183,22 @@ void ascii_lower(char *text, size_t len)
     for (i = 0; i < len; i++) {
         if (text[i] >= 'A' && text[i] <= 'Z')
             text[i] = (char)(text[i] - 'A' + 'a');
+    }
+}
+
+bool buf_read(struct buf *b, int fd, size_t most)
+{
+    size_t start = b->len;
+    for (;;) {
+        ssize_t n = read(fd, buf_room(b, READ_BYTES), READ_BYTES);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n == 0;
+        b->len += (size_t)n;
+        if (b->len - start > most) {
+            errno = EFBIG;
+            return false;
+        }
     }
 }

@@ -33,6 +33,8 @@ void buf_addc(struct buf *b, char c);
 void buf_addf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Room for `len` more bytes at the end; returns where they go. The caller adds what it wrote to `b->len`. */
 char *buf_room(struct buf *b, size_t len);
+/* Adds what can be read from `fd` until its end. False with errno; EFBIG: it was more than `most` bytes. */
+bool buf_read(struct buf *b, int fd, size_t most);
 /* The content as a C string, never NULL. Valid until the buffer changes. */
 const char *buf_str(const struct buf *b);
 /* Empties the buffer and keeps its (overwritten) memory. */

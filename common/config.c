@@ -486,24 +486,6 @@ static bool parse(struct config_source *source, const struct buf *file, struct b
 
 /* --- The file ------------------------------------------------------------------------------------------- */
 
-static bool slurp(int fd, struct buf *file)
-{
-    for (;;) {
-        ssize_t n = read(fd, buf_room(file, 4096), 4096);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return false;
-        if (n == 0)
-            return true;
-        file->len += (size_t)n;
-        if (file->len > FILE_MOST) {
-            errno = EFBIG;
-            return false;
-        }
-    }
-}
-
 static bool read_file(struct config_source *source, struct buf *file, struct buf *why)
 {
     struct stat st;
@@ -515,7 +497,7 @@ static bool read_file(struct config_source *source, struct buf *file, struct buf
         good = config_refuse(why, source->path, 0, "cannot be looked at: %s", strerror(errno));
     else if (!S_ISREG(st.st_mode))
         good = config_refuse(why, source->path, 0, "is not a file");
-    else if (!slurp(fd, file))
+    else if (!buf_read(file, fd, FILE_MOST))
         good = config_refuse(why, source->path, 0, "cannot be read: %s", strerror(errno));
     else
         source->mode = st.st_mode;

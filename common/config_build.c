@@ -258,24 +258,6 @@ struct building {
     struct buf *why;
 };
 
-static bool read_secret(int fd, struct buf *secret)
-{
-    for (;;) {
-        ssize_t n = read(fd, buf_room(secret, 1024), 1024);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return false;
-        if (n == 0)
-            return true;
-        secret->len += (size_t)n;
-        if (secret->len > SECRET_FILE_MOST) {
-            errno = EFBIG;
-            return false;
-        }
-    }
-}
-
 static void drop_newline(struct buf *secret)
 {
     if (secret->len > 0 && secret->data[secret->len - 1] == '\n')
@@ -295,7 +277,7 @@ static bool take_secret_file(int fd, const struct config_value *value, const cha
         buf_addf(reason, "%s is not a file", path);
     else if (st.st_mode & S_IRWXO)
         buf_addf(reason, "%s is open to every user: run chmod o-rwx %s", path, path);
-    else if (!read_secret(fd, secret))
+    else if (!buf_read(secret, fd, SECRET_FILE_MOST))
         buf_addf(reason, "%s cannot be read: %s", path, strerror(errno));
     if (reason->len > 0)
         return false;

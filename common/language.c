@@ -144,19 +144,9 @@ static bool read_file(const char *path, struct buf *content, struct buf *why)
         refuse(why, path, 0, "not a regular file");
         goto out;
     }
-    for (;;) {
-        ssize_t n = read(fd, buf_room(content, 4096), 4096);
-        if (n < 0) {
-            refuse(why, path, 0, strerror(errno));
-            goto out;
-        }
-        if (n == 0)
-            break;
-        content->len += (size_t)n;
-        if (content->len > FILE_MAX_BYTES) {
-            refuse(why, path, 0, "too large for a file of texts");
-            goto out;
-        }
+    if (!buf_read(content, fd, FILE_MAX_BYTES)) {
+        refuse(why, path, 0, errno == EFBIG ? "too large for a file of texts" : strerror(errno));
+        goto out;
     }
     done = true;
 out:

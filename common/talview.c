@@ -428,13 +428,7 @@ static bool read_certificates(const char *path, struct buf *out)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > CA_FILE_MAX)
         goto out;
-    ssize_t got = 1;
-    while (got > 0 && text.len <= CA_FILE_MAX) {
-        got = read(fd, buf_room(&text, 16384), 16384);
-        if (got > 0)
-            text.len += (size_t)got;
-    }
-    ok = got == 0 && text.len > 0 &&
+    ok = buf_read(&text, fd, CA_FILE_MAX) && text.len > 0 &&
          memmem(text.data, text.len, "-----BEGIN CERTIFICATE-----", strlen("-----BEGIN CERTIFICATE-----"));
     if (ok) {
         buf_add(out, text.data, text.len);

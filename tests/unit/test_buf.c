@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <stdlib.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -184,13 +185,43 @@ static void no_memory_ends_the_program(void **state)
 #endif
 }
 
+static void reads_to_the_end_or_the_bound(void **state)
+{
+    (void)state;
+    struct buf b = BUF_INIT;
+    char text[10000];
+    int pipes[2];
+    memset(text, 'x', sizeof text);
+    for (size_t most = sizeof text - 1; most <= sizeof text; most++) {
+        assert_int_equal(pipe(pipes), 0);
+        assert_int_equal(write(pipes[1], text, sizeof text), sizeof text);
+        close(pipes[1]);
+        buf_adds(&b, "before ");
+        errno = 0;
+        assert_int_equal(buf_read(&b, pipes[0], most), most == sizeof text);
+        assert_int_equal(errno, most == sizeof text ? 0 : EFBIG);
+        close(pipes[0]);
+        if (most == sizeof text)
+            assert_int_equal(b.len, 7 + sizeof text);
+        buf_clear(&b);
+    }
+    assert_false(buf_read(&b, -1, 10));
+    assert_int_equal(errno, EBADF);
+    buf_release(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(starts_empty),      cmocka_unit_test(adds_and_ends_with_nul),
-        cmocka_unit_test(gives_room),        cmocka_unit_test(clear_overwrites),
-        cmocka_unit_test(allocates),         cmocka_unit_test(trims),
-        cmocka_unit_test(lowers_ascii_only), cmocka_unit_test(no_memory_ends_the_program),
+        cmocka_unit_test(starts_empty),
+        cmocka_unit_test(reads_to_the_end_or_the_bound),
+        cmocka_unit_test(adds_and_ends_with_nul),
+        cmocka_unit_test(gives_room),
+        cmocka_unit_test(clear_overwrites),
+        cmocka_unit_test(allocates),
+        cmocka_unit_test(trims),
+        cmocka_unit_test(lowers_ascii_only),
+        cmocka_unit_test(no_memory_ends_the_program),
     };
     return cmocka_run_group_tests_name("buf", tests, NULL, NULL);
 }
