@@ -115,14 +115,16 @@ static void check_store_folder(struct check_report *report, const struct config 
     if (slash)
         *slash = '\0';
     if (folder && slash && !stat(folder, &status)) {
+        /* Each program's user passes through it to its own folder (deploy/systemd/examhook.tmpfiles). */
         if (status.st_mode & S_IWOTH)
-            check_line(report, CHECK_FAILED, "permissions", "chmod o-rwx it", "everybody may write to %s",
+            check_line(report, CHECK_FAILED, "permissions", "chmod o-rw it", "everybody may write to %s",
                        folder);
-        else if (status.st_mode & S_IRWXO)
-            check_line(report, CHECK_WARNING, "permissions", "chmod o-rwx it", "everybody may enter %s",
+        else if (status.st_mode & S_IROTH)
+            check_line(report, CHECK_WARNING, "permissions", "chmod o-rw it", "everybody may look into %s",
                        folder);
         else
-            check_line(report, CHECK_OK, "permissions", NULL, "%s is closed to others", folder);
+            check_line(report, CHECK_OK, "permissions", NULL, "others can neither look into %s nor change it",
+                       folder);
     }
     free(folder);
 }

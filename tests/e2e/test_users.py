@@ -116,6 +116,16 @@ def test_each_program_does_its_job_as_its_own_user(site):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("user, options", [("root", ["--full"]), ("examhook-examjoint", ["--for", "examjoint"]),
+                                           ("examhook-proview", ["--for", "proview"]),
+                                           ("examhook-worker", ["--for", "work"])])
+def test_check_finds_nothing_wrong_with_folders_as_we_ship_them(site, user, options):
+    done = as_user(user, [site / "examhook", "--config", site / "examhook.conf", "check", *options])
+    lines = done.stdout.decode().splitlines()
+    assert done.returncode == 0, done.stdout.decode()
+    assert not [line for line in lines if not line.startswith("ok") and "path token alone" not in line], lines
+
+
 @pytest.mark.parametrize("user, path, read, write", [
     ("examhook-examjoint", "store/roster/roster.db", True, False),
     ("examhook-examjoint", "store/examjoint/events.db", True, True),
