@@ -5,6 +5,8 @@
 
 #define HOUR_MS (3600 * 1000LL)
 #define TOKEN_MARGIN_MAX_MS (5 * 60 * 1000LL)
+/* A clock put right by seconds must not cost a login. */
+#define CLOCK_SLACK_MS (60 * 1000LL)
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -143,7 +145,8 @@ int64_t worker_max_ahead_ms(const struct config *config)
 bool worker_token_usable(const struct store_login *login, int64_t now_ms)
 {
     int64_t lifetime = login->expires_at_ms - login->obtained_at_ms;
-    if (!login->token || login->obtained_at_ms > now_ms || lifetime > TALVIEW_EXPIRES_MAX_S * 1000LL)
+    if (!login->token || login->obtained_at_ms > now_ms + CLOCK_SLACK_MS ||
+        lifetime > TALVIEW_EXPIRES_MAX_S * 1000LL)
         return false;
     return now_ms < login->expires_at_ms - least(TOKEN_MARGIN_MAX_MS, lifetime / 10);
 }

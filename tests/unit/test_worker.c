@@ -214,8 +214,9 @@ static void tokens(void **state)
         {T0 - 4 * HOUR, T0 - HOUR, false},
         {T0 - 30 * SECOND, T0 + 30 * SECOND, true}, /* short-lived: the margin is a tenth */
         {T0 - 55 * SECOND, T0 + 5 * SECOND, false},
-        {T0 + HOUR, T0 + 4 * HOUR, false}, /* the clock was put back */
-        {T0 - HOUR, T0 + 40 * DAY, false}, /* further off than anything we would have stored */
+        {T0 + HOUR, T0 + 4 * HOUR, false},       /* the clock was put back */
+        {T0 + 20 * SECOND, T0 + 3 * HOUR, true}, /* by a little: it is the same token */
+        {T0 - HOUR, T0 + 40 * DAY, false},       /* further off than anything we would have stored */
     };
     (void)state;
     for (size_t i = 0; i < COUNT(TOKENS); i++) {
