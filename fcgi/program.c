@@ -164,12 +164,23 @@ void reply_serialize(const struct reply *reply, struct buf *out)
     buf_add(out, reply->body.data, reply->body.len);
 }
 
+/* Only words we know: a method is the caller's to choose. */
+static const char *method_word(const char *method)
+{
+    static const char *const known[] = {"POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(method, known[i]) == 0)
+            return known[i];
+    }
+    return "other";
+}
+
 void request_log(const struct program *program, const struct request *request, const struct reply *reply)
 {
     int64_t took_ms = clock_monotonic_ms() - (request->deadline_ms - program->config->budget_ms);
-    log_info("request", LOG_S("method", request->method), LOG_S("route", program->route->program),
-             LOG_I("status", reply->status), LOG_I("ms", took_ms), LOG_S("id", request->id),
-             LOG_S("note", reply->note));
+    log_info("request", LOG_S("method", method_word(request->method)),
+             LOG_S("route", program->route->program), LOG_I("status", reply->status), LOG_I("ms", took_ms),
+             LOG_S("id", request->id), LOG_S("note", reply->note));
 }
 
 enum route_next program_check(const struct program *program, struct request *request, struct reply *reply,

@@ -426,3 +426,11 @@ def test_no_other_process_may_look_into_it(program):
     limits = Path(f"/proc/{program.process.pid}/limits").read_text()
     line = next(x for x in limits.splitlines() if x.startswith("Max core file size"))
     assert line.split()[4:6] == ["0", "0"]
+
+
+def test_a_method_of_the_callers_own_is_not_logged(program):
+    values = post(b"", **SECRETS)
+    values["REQUEST_METHOD"] = "CANARY-7731"
+    status, headers, _ = program.ask(request(values))
+    assert (status, headers["Allow"]) == (405, "POST")
+    assert "method=other" in program.log.read_text() and "CANARY" not in program.log.read_text()
