@@ -63,7 +63,9 @@ static void check_section(struct check_report *report, const char *account,
                        "import the passwords, or map no password where an exam asks for none",
                        "%s asks for a password, and no candidate of %s has one", exam, account);
         else if (!secret && !holds(holdings, column))
-            check_line(report, CHECK_FAILED, "fields", "import a roster with that column, or mend [fields]",
+            /* A section for one exam of whatever account need not be meant for this one. */
+            check_line(report, fields->exam && !fields->account ? CHECK_WARNING : CHECK_FAILED, "fields",
+                       "import a roster with that column, or mend [fields]",
                        "position %d of %s is the column %s, which no candidate of %s has",
                        fields->map.at[i].position, exam, column, account);
         else if (secret && holdings->hashes < holdings->lines)

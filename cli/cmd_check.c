@@ -25,7 +25,9 @@ const struct cli_option cmd_check_options[] = {
     {"for", "PROGRAM", KEY_FOR, "only what examjoint, proview or work needs"},
     {"online", NULL, KEY_ONLINE, "also whether Talview accepts the login"},
     {"full", NULL, KEY_FULL, "also the integrity of every file of the store; takes its time"},
-    {"socket", "PATH", KEY_SOCKET, "also whether a program answers there; may be given several times"},
+    {"socket", "PATH", KEY_SOCKET,
+     "also whether a program answers there; may be given several times; those in /run/examhook are looked at "
+     "by themselves"},
     {"json", NULL, KEY_JSON, "one JSON object a line: level, what, text, advice"},
     {NULL, NULL, 0, NULL},
 };
@@ -117,6 +119,10 @@ static int take_option(struct cli *cli, struct check_options *options, int key, 
     }
 }
 
+/* Where the units of systemd put them; looked at when they are there and none was named. */
+static const char *const usual_sockets[] = {"/run/examhook/examjoint.sock", "/run/examhook/proview.sock"};
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
 static void check_socket(struct check_report *report, const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -204,6 +210,10 @@ static void run(struct check_report *report, const char *path, const struct chec
     }
     for (size_t i = 0; i < options->socket_count; i++)
         check_socket(report, options->sockets[i]);
+    for (size_t i = 0; !options->socket_count && !options->start && i < COUNT(usual_sockets); i++) {
+        if (access(usual_sockets[i], F_OK) == 0)
+            check_socket(report, usual_sockets[i]);
+    }
     config_free(config);
 }
 

@@ -165,6 +165,13 @@ static int import_file(struct cli *cli, const struct config *config, int fd,
         code = cli_failed(cli, "nothing was taken from %s", rules->name);
         goto out;
     }
+    /* A file that was cut off must not send everybody home. */
+    if (options->replace && roster_file_lines(file) == 0) {
+        code = cli_failed(
+            cli, "%s holds no candidate: nothing was replaced (`examhook roster remove ID` removes one)",
+            rules->name);
+        goto out;
+    }
     tally.file = file;
     code = put_in_place(cli, store, file, options, &tally);
     if (!code)

@@ -295,6 +295,13 @@ def test_roster_import_takes_the_place_of_a_line_and_replaces(shop):
     assert {r["id"] for r in shop.rows("roster", "list", "--json")} == {"3", "9"}
 
 
+def test_a_file_without_candidates_replaces_nobody(shop):
+    shop.roster("id\n1\n")
+    done = shop.run("roster", "import", "-", "--replace", stdin="id\n")
+    assert done.returncode == 1 and "holds no candidate: nothing was replaced" in done.err
+    assert [r["id"] for r in shop.rows("roster", "list", "--json")] == ["1"]
+
+
 def test_plain_passwords_are_hashed_and_work(shop):
     done = shop.run("roster", "import", "-", stdin="id,password,exam\n1001,canary horse,a\n1001,canary horse,b\n"
                     "1002, canary space,\n")
