@@ -161,3 +161,24 @@ int cli_store_failed(struct cli *cli, const struct store *store, enum store_stat
                advice(status));
     return CLI_STORE;
 }
+
+enum store_status cli_change_begin(struct store *store, enum store_area area)
+{
+    enum store_status status = store_round_begin(store, area);
+    if (status)
+        return status;
+    status = store_step_begin(store);
+    if (status)
+        store_round_abandon(store);
+    return status;
+}
+
+enum store_status cli_change_end(struct store *store, enum store_status status)
+{
+    if (!status)
+        status = store_step_end(store, true);
+    if (!status)
+        return store_round_commit(store);
+    store_round_abandon(store);
+    return status;
+}

@@ -92,6 +92,10 @@ int cli_config(struct cli *cli, enum config_role role, struct config **out);
 /* Opens the store of the configuration. CLI_FINE, or CLI_STORE after the message. */
 int cli_store(struct cli *cli, const struct config *config, unsigned write_areas, unsigned read_areas,
               struct store **out);
+/* A round of one step: begin, then the change, then end with the change's status, which keeps and commits it
+   only where that is STORE_OK. A begin that failed needs no end. */
+enum store_status cli_change_begin(struct store *store, enum store_area area);
+enum store_status cli_change_end(struct store *store, enum store_status status);
 /* Says that `doing` failed with what the store has to say and what helps. Returns CLI_STORE. */
 int cli_store_failed(struct cli *cli, const struct store *store, enum store_status status, const char *doing);
 

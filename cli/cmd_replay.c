@@ -47,20 +47,8 @@ static enum store_status find(struct store *store, const char *id, struct kept *
 
 static enum store_status release(struct store *store, const char *id, const struct store_event *event)
 {
-    enum store_status status = store_round_begin(store, STORE_EXAMJOINT);
-
-    if (status)
-        return status;
-    status = store_step_begin(store);
-    if (!status)
-        status = store_event_release(store, id, event);
-    if (!status)
-        status = store_step_end(store, true);
-    if (status) {
-        store_round_abandon(store);
-        return status;
-    }
-    return store_round_commit(store);
+    enum store_status status = cli_change_begin(store, STORE_EXAMJOINT);
+    return status ? status : cli_change_end(store, store_event_release(store, id, event));
 }
 
 static int replay_event(struct cli *cli, struct store *store, const char *id, const struct kept *kept,

@@ -24,15 +24,12 @@ static enum store_status take_in(struct store *store, const struct config *confi
     enum store_status status = STORE_OK;
 
     while (taken == INTAKE && !status) {
-        status = store_round_begin(store, STORE_RATINGS);
+        status = cli_change_begin(store, STORE_RATINGS);
         if (status)
             return status;
         taken = 0;
-        status = store_sessions_intake(store, clock_now_ms(), config->fetches_session_hour, INTAKE, &taken);
-        if (status)
-            store_round_abandon(store);
-        else
-            status = store_round_commit(store);
+        status = cli_change_end(store, store_sessions_intake(store, clock_now_ms(),
+                                                             config->fetches_session_hour, INTAKE, &taken));
     }
     return status;
 }
@@ -40,20 +37,8 @@ static enum store_status take_in(struct store *store, const struct config *confi
 /* uuid NULL: some that are parked. */
 static enum store_status make_due(struct store *store, const char *uuid, int64_t *count)
 {
-    enum store_status status = store_round_begin(store, STORE_RATINGS);
-
-    if (status)
-        return status;
-    status = store_step_begin(store);
-    if (!status)
-        status = store_sessions_retry(store, uuid, clock_now_ms(), count);
-    if (!status)
-        status = store_step_end(store, true);
-    if (status) {
-        store_round_abandon(store);
-        return status;
-    }
-    return store_round_commit(store);
+    enum store_status status = cli_change_begin(store, STORE_RATINGS);
+    return status ? status : cli_change_end(store, store_sessions_retry(store, uuid, clock_now_ms(), count));
 }
 
 static int retry_one(struct cli *cli, struct store *store, const char *text)

@@ -119,22 +119,11 @@ static enum store_status forget_keys(struct store *store, const struct exams *ex
 /* One round: short, whatever there is. */
 static enum store_status forget_some_of_exam(struct store *store, const char *exam, int64_t *removed)
 {
-    enum store_status status = store_round_begin(store, STORE_EXAMJOINT);
-
+    enum store_status status = cli_change_begin(store, STORE_EXAMJOINT);
     if (status)
         return status;
-    status = store_step_begin(store);
-    if (!status)
-        status = store_attempts_forget(store, NULL, exam, removed);
-    if (status == STORE_ABSENT)
-        status = STORE_OK;
-    if (!status)
-        status = store_step_end(store, true);
-    if (status) {
-        store_round_abandon(store);
-        return status;
-    }
-    return store_round_commit(store);
+    status = store_attempts_forget(store, NULL, exam, removed);
+    return cli_change_end(store, status == STORE_ABSENT ? STORE_OK : status);
 }
 
 static enum store_status forget_exam(struct store *store, const char *exam, int64_t *removed)
