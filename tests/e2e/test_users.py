@@ -149,3 +149,25 @@ def test_a_file_mode_says_whose_business_it_is(site, user, path, read, write):
     assert (site / path).exists()
     assert (as_user(user, ["test", "-r", site / path]).returncode == 0) == read
     assert (as_user(user, ["test", "-w", site / path]).returncode == 0) == write
+
+
+def test_systemd_takes_the_files_that_we_ship(tmp_path):
+    (tmp_path / "etc").mkdir()
+    for kind in ("sysusers", "tmpfiles"):
+        folder = tmp_path / f"usr/lib/{kind}.d"
+        folder.mkdir(parents=True)
+        (folder / "examhook.conf").write_bytes((TOP / f"deploy/systemd/examhook.{kind}").read_bytes())
+    for command in (["systemd-sysusers"], ["systemd-tmpfiles", "--create"]):
+        done = subprocess.run([*command, f"--root={tmp_path}"], capture_output=True, text=True)
+        complaints = [line for line in done.stderr.splitlines() if not line.startswith("Creating ")]
+        assert (done.returncode, complaints) == (0, [])
+    ids = dict(line.split(":")[0::2][:2] for line in (tmp_path / "etc/passwd").read_text().splitlines())
+    ratings = (tmp_path / "var/lib/examhook/ratings").stat()
+    assert (ratings.st_uid, ratings.st_mode & 0o7777) == (int(ids["examhook-worker"]), 0o700)
+    for unit in (TOP / "deploy/systemd").glob("*.service"):
+        # The programs are not installed here: anything else that the units name is looked at.
+        text = "\n".join("ExecStart=/bin/true" if line.startswith("ExecStart=") else line
+                         for line in unit.read_text().splitlines() if not line.startswith("Documentation="))
+        (tmp_path / unit.name).write_text(text + "\n")
+        done = subprocess.run(["systemd-analyze", "verify", tmp_path / unit.name], capture_output=True, text=True)
+        assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
