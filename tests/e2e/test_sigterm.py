@@ -32,10 +32,10 @@ class Load:
                 self.other["no answer"] += 1
             elif reply.status == 200:
                 self.taken.append(key)
-                continue
             else:
                 self.other[reply.status] += 1
-            time.sleep(0.05)  # not so eager that nginx's rate limit answers
+            # However fast the machine: eight senders stay below 400 a second, which nginx's burst bears.
+            time.sleep(0.02)
 
     def stop(self):
         self.over.set()
