@@ -42,7 +42,7 @@ DIR ?= $(BUILD)/run
 CONF ?=
 TESTS ?=
 
-.PHONY: all help deps run check check-built check-asan check-valgrind lint unit units install clean
+.PHONY: all help deps run check check-built check-all check-asan check-valgrind lint unit units install clean
 all: $(PROGRAMS)
 
 help:
@@ -50,6 +50,7 @@ help:
 	@echo 'make deps            install by apt what is missing (as root, or asks before sudo)'
 	@echo 'make run             try it: https://127.0.0.1:$(PORT)   [PORT=8443] [DIR=build/run] [CONF=FILE]'
 	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_intake.py -k verify"]'
+	@echo 'make check-all       all of these: check, check-asan, check-valgrind, lint'
 	@echo 'make unit            the unit tests alone'
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
@@ -83,6 +84,13 @@ check-valgrind:
 	@deploy/deps all
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/valgrind CFLAGS='-O1 -g -U_FORTIFY_SOURCE' all units
 	@$(PYTHON) tests/run --build build/valgrind --wrap '$(VALGRIND)' tests/e2e/test_intake.py $(TESTS)
+
+# One after the other, whatever -j says: some tests look at time limits.
+check-all:
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory check-asan
+	@$(MAKE) --no-print-directory check-valgrind
+	@$(MAKE) --no-print-directory lint
 
 lint:
 	@deploy/deps lint
