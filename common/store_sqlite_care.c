@@ -23,7 +23,10 @@ static const enum store_area areas[] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_PRO
 /* Between two rounds the intake comes first. */
 #define PURGE_PAUSE_MS 5
 
-enum { PURGE_FIND = STORE_STATEMENTS_CARE, PURGE_DELIVERIES, PURGE_ROW };
+/* Deliveries of one event with long bodies go so many a round. */
+#define PURGE_DELIVERIES_A_ROUND 4
+
+enum { PURGE_FIND = STORE_STATEMENTS_CARE, PURGE_DELIVERIES, PURGE_ROW, PURGE_THIN };
 
 /* Where a purge stands: by time of receipt, then by id. */
 struct purge {
@@ -31,6 +34,7 @@ struct purge {
     int64_t seq_most; /* of callbacks: the worker has not taken in what is above */
     int64_t ids[PURGE_ROWS];
     size_t count;
+    bool heavy; /* the last of them is too much for one round */
 };
 
 static void rest(void)
@@ -72,6 +76,7 @@ static enum store_status purge_find(struct store *store, struct store_file *file
         purge->id = sqlite3_column_int64(statement, 0);
         purge->at_ms = sqlite3_column_int64(statement, 1);
         purge->ids[purge->count++] = purge->id;
+        purge->heavy = sqlite3_column_int64(statement, 2) > PURGE_BYTES;
         bytes += sqlite3_column_int64(statement, 2);
     }
     if (code != SQLITE_ROW && code != SQLITE_DONE)
@@ -134,6 +139,28 @@ static enum store_status purge_round(struct store *store, struct store_file *fil
     return status;
 }
 
+/* The deliveries of an event that kept many long bodies, a few a round, before the event itself goes. */
+static enum store_status purge_thin(struct store *store, struct store_file *file, const struct purge *purge)
+{
+    int64_t gone = PURGE_DELIVERIES_A_ROUND;
+    enum store_status status = STORE_OK;
+    while (status == STORE_OK && gone == PURGE_DELIVERIES_A_ROUND) {
+        status = store_round_begin(store, file->area);
+        if (status != STORE_OK)
+            return status;
+        status = delete_by(store, file, PURGE_THIN,
+                           "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries d JOIN events e"
+                           " ON e.id = d.event_id WHERE d.event_id = ?1 AND e.last_received_at < ?2 LIMIT 4)",
+                           purge->ids[purge->count - 1], purge->before_ms, &gone);
+        if (status != STORE_OK)
+            store_round_abandon(store);
+        else
+            status = store_round_commit(store);
+        rest();
+    }
+    return status;
+}
+
 static enum store_status purge_area(struct store *store, struct store_file *file, int64_t before_ms,
                                     int64_t *removed)
 {
@@ -147,7 +174,10 @@ static enum store_status purge_area(struct store *store, struct store_file *file
         status = purge_find(store, file, &purge);
         if (status != STORE_OK || purge.count == 0)
             return status;
-        status = purge_round(store, file, &purge, removed);
+        if (purge.heavy && file->area == STORE_EXAMJOINT)
+            status = purge_thin(store, file, &purge);
+        if (status == STORE_OK)
+            status = purge_round(store, file, &purge, removed);
         if (status != STORE_OK)
             return status;
         rest();

@@ -824,6 +824,37 @@ static void purge_takes_what_is_old(void **state)
     assert_int_equal(count_events(scratch->store), 0);
 }
 
+/* One event that came a hundred times, each time with another long body: it goes whole, and so do its
+ * neighbours. */
+static void purge_takes_a_heavy_event(void **state)
+{
+    static const unsigned char key[32] = {7};
+    static char body[60000];
+    struct scratch *scratch = *state;
+    struct store_purged purged = {0};
+    struct store_event event = plain("{}");
+    assert_stored(scratch->store, put(scratch->store, &event));
+    memset(body, 'x', sizeof body - 1);
+    event.key = key;
+    event.body = body;
+    for (int i = 0; i < 60; i++) {
+        (void)snprintf(body, 8, "%07d", i);
+        body[7] = 'x';
+        assert_stored(scratch->store, put(scratch->store, &event));
+    }
+    event.key = NULL;
+    event.body = "{}";
+    assert_stored(scratch->store, put(scratch->store, &event));
+    assert_int_equal(raw_number(scratch, "examjoint/events.db", "SELECT count(*) FROM deliveries"), 59);
+    assert_stored(scratch->store, store_purge(scratch->store, NOW, &purged));
+    assert_int_equal(purged.events, 0);
+    assert_int_equal(raw_number(scratch, "examjoint/events.db", "SELECT count(*) FROM deliveries"), 59);
+    assert_stored(scratch->store, store_purge(scratch->store, NOW + 1, &purged));
+    assert_int_equal(purged.events, 3);
+    assert_int_equal(count_events(scratch->store), 0);
+    assert_int_equal(raw_number(scratch, "examjoint/events.db", "SELECT count(*) FROM deliveries"), 0);
+}
+
 static void ids_are_not_given_twice(void **state)
 {
     struct scratch *scratch = *state;
@@ -1077,6 +1108,7 @@ int main(void)
         scratch_test(a_file_at_its_limit_is_full),
         scratch_test(a_full_disk_passes),
         scratch_test(purge_takes_what_is_old),
+        scratch_test(purge_takes_a_heavy_event),
         scratch_test(purge_leaves_callbacks_not_taken_in),
         scratch_test(ids_are_not_given_twice),
         scratch_test(a_backup_can_be_put_back),
