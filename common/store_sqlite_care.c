@@ -367,6 +367,18 @@ static enum store_status backup_area(struct store *store, const char *url, const
     return status;
 }
 
+/* A copy that is not whole is none: the folder was empty, all in it is ours, and the next try finds it empty
+ * again. */
+static void forget_copy(const char *to_url, enum store_area area)
+{
+    struct store_file file;
+    if (!store_file_name(to_url, area, &file))
+        return;
+    unlink(file.path);
+    rmdir(file.folder);
+    store_file_release(&file);
+}
+
 enum store_status store_backup(const char *url, const char *folder, struct buf *why)
 {
     struct store store = {.lock_wait_ms = 5000};
@@ -376,9 +388,12 @@ enum store_status store_backup(const char *url, const char *folder, struct buf *
        would, once put back, pass by those that are given their numbers then. */
     static const enum store_area order[AREA_COUNT] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_RATINGS,
                                                       STORE_PROVIEW};
+    size_t done = 0;
     enum store_status status = make_backup_folder(&store, folder, STORE_BACKUP_FOLDER_MODE);
-    for (size_t i = 0; i < AREA_COUNT && status == STORE_OK; i++)
-        status = backup_area(&store, url, buf_str(&to_url), order[i]);
+    for (; done < AREA_COUNT && status == STORE_OK; done++)
+        status = backup_area(&store, url, buf_str(&to_url), order[done]);
+    while (status != STORE_OK && done > 0)
+        forget_copy(buf_str(&to_url), order[--done]);
     if (status == STORE_OK && store_sync_folder(folder) != STORE_OK)
         status = store_say_errno(&store, folder);
     if (status != STORE_OK && why)

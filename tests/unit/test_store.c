@@ -1003,8 +1003,13 @@ static void a_damaged_store_gives_no_backup(void **state)
     close(fd);
     (void)snprintf(folder, sizeof folder, "%s/copy", scratch->folder);
     assert_int_equal(store_backup(scratch->url, folder, &why), STORE_CORRUPT);
-    (void)snprintf(path, sizeof path, "%s/examjoint/events.db", folder);
+    /* Nothing of it is left, not even the roster that was copied before: the folder can be used for another
+     * try. */
+    (void)snprintf(path, sizeof path, "%s/examjoint", folder);
     assert_int_not_equal(stat(path, &there), 0);
+    (void)snprintf(path, sizeof path, "%s/roster", folder);
+    assert_int_not_equal(stat(path, &there), 0);
+    assert_int_equal(rmdir(folder), 0);
     buf_release(&why);
 }
 
