@@ -157,7 +157,6 @@ void config_free(struct config *config);
 
 /* The account of that name, or NULL. */
 const struct config_examjoint *config_examjoint_named(const struct config *config, const char *name);
-const struct config_proview *config_proview_named(const struct config *config, const char *name);
 /* The mapping for this account and exam: account and exam, then exam, then account, then the general one.
  * NULL: none. */
 const struct field_map *config_field_map(const struct config *config, const char *account, const char *exam);

@@ -655,16 +655,6 @@ const struct config_examjoint *config_examjoint_named(const struct config *confi
     return NULL;
 }
 
-const struct config_proview *config_proview_named(const struct config *config, const char *name)
-{
-    size_t i;
-    for (i = 0; i < config->proview_count; i++) {
-        if (strcmp(config->proview[i].name, name) == 0)
-            return &config->proview[i];
-    }
-    return NULL;
-}
-
 /* How closely a section fits: 3 account and exam, 2 exam, 1 account, 0 all; -1: it is for others. */
 static int fit(const struct config_fields *fields, const char *account, const char *exam)
 {

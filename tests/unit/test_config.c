@@ -430,8 +430,9 @@ static void examjoint_gets_its_secrets_only(void **state)
 static void proview_gets_its_secrets_only(void **state)
 {
     struct config *config = load_role(*state, "/nowhere", "good", "/nowhere", CONFIG_PROVIEW);
-    const struct config_proview *p = config_proview_named(config, "p");
-    assert_non_null(p);
+    assert_int_equal(config->proview_count, 1);
+    const struct config_proview *p = &config->proview[0];
+    assert_string_equal(p->name, "p");
     assert_false(config->examjoint[0].client_secret.current.set);
     assert_false(config->examjoint[0].client_secret.previous.set);
     assert_int_equal(IS(p->path_token, GOOD_SECRET), SECRET_CURRENT);
@@ -449,7 +450,9 @@ static void proview_gets_its_secrets_only(void **state)
 static void worker_gets_talview_only(void **state)
 {
     struct config *config = load_role(*state, "/nowhere", "/nowhere", "good", CONFIG_WORKER);
-    const struct config_proview *p = config_proview_named(config, "p");
+    assert_int_equal(config->proview_count, 1);
+    const struct config_proview *p = &config->proview[0];
+    assert_string_equal(p->name, "p");
     char ca[64];
     assert_false(config->examjoint[0].client_secret.current.set);
     assert_no_callback_secret(p);
