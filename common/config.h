@@ -97,6 +97,10 @@ struct config_proview {
 
 struct config {
     char *path; /* the file that was read */
+    /* The installation of one customer among others on a host: the file was found beside the document root or
+       above the program, and is our own. Nothing of it may be open to group or others. */
+    bool personal;
+    char **secret_files; /* the files that secrets of this role were read from; ends with NULL, or is NULL */
     /* [store] */
     char *store_url;
     int64_t lock_wait_ms; /* how long a writer waits for another before it says busy */

@@ -313,6 +313,17 @@ static bool load_secret_file(const struct building *b, const struct config_value
     return good;
 }
 
+/* Takes the path over. */
+static void remember_file(struct config *config, char *path)
+{
+    size_t count = 0;
+    while (config->secret_files && config->secret_files[count])
+        count++;
+    config->secret_files = xrealloc(config->secret_files, (count + 2) * sizeof *config->secret_files);
+    config->secret_files[count] = path;
+    config->secret_files[count + 1] = NULL;
+}
+
 /* The secret's text into `secret`, which stays empty where it is not given or not for this role. */
 static bool load_secret(const struct building *b, const struct config_section *section, const char *name,
                         struct buf *secret)
@@ -328,7 +339,7 @@ static bool load_secret(const struct building *b, const struct config_section *s
     }
     path = config_resolve(b->source, value->text);
     good = load_secret_file(b, value, path, secret);
-    free(path);
+    remember_file(b->config, path);
     return good;
 }
 
@@ -640,6 +651,7 @@ void config_free(struct config *config)
             free(*(char **)(void *)((char *)config + places[i].offset));
     }
     free_list(config->nocase);
+    free_list(config->secret_files);
     free_accounts(config);
     free(config->path);
     free(config);
