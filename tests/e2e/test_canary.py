@@ -7,7 +7,7 @@ import signal
 import time
 
 from calls import admitted, callback, client, examjoint, pack, proview, verify
-from conftest import CONF
+from accounts import CONF
 from support import a_uuid, unique, written_files
 
 TOKEN = "token/token-0123456789abcdef"

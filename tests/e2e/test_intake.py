@@ -12,7 +12,7 @@ import time
 import pytest
 
 from calls import EXAMJOINT, admitted, callback, client, event, examjoint, fields, pack, proview, verify
-from conftest import CONF, YESCRYPT, rosters
+from accounts import CONF, YESCRYPT, rosters
 from support import LANGUAGES, PATIENCE, a_uuid, parse_head, unique, wait_for
 
 LIMIT = 64 * 1024

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from calls import admitted, callback, examjoint, proview
-from conftest import CONF, rosters
+from accounts import CONF, rosters
 from support import PATIENCE, a_uuid, unique
 
 TOKEN = "token/token-0123456789abcdef"

@@ -1,0 +1,109 @@
+"""The ways of hosting. What a way must be is documented at class Way; a new one is a subclass that stands in
+all_ways() below, and nothing else needs to know of it."""
+import importlib
+import importlib.util
+import os
+import shutil
+import socket
+
+import support
+from accounts import CONF, rosters
+from support import PATIENCE, Part, Site, wait_for
+
+TOP = support.TOP
+
+
+class Way(Site):
+    """A web server with our programs behind it, in a temporary folder and on a high port, over TLS.
+
+    A Site (tests/e2e/support.py) has: folder, path(), port, base, tls (a client's context), conf_path, the
+    certificate tls/cert.pem and tls/key.pem, ok(), rows(), roster(). Site's constructor calls write_nginx(), which is
+    write_server() here, and then makes the store and the roster.
+
+    A subclass sets `name` (one word, as the table's `differs` has it), `title`, and `needs` (programs or files without which
+    it says SKIP), and overrides:
+      write_server()   lays out the server's configuration below self.folder, out of the files that we ship
+      start()          starts everything; returns self. Use serve(name, command) for what stays in the foreground.
+      down(program), up(program)   "examjoint" or "proview" does not answer, then does again: whatever that is here
+      written()        the folders that the server and our programs write to; with what was not written by them left out
+      program_log(program)    what our program has logged until now
+    and where it needs to: run_user (the store's and configuration's owner), ok()/examhook().
+    What Site.close() stops must end with status 0.
+    """
+    name = title = ""
+    needs = ()
+    patience = PATIENCE
+
+    def __init__(self, setting=None):
+        self.setting = setting or {}
+        self.rate_limited = "rate" in self.setting
+        super().__init__(self.setting.get("conf", "") + CONF, rosters(), verify=self.setting.get("verify", ""),
+                         store=self.setting.get("store", ""))
+
+    @classmethod
+    def missing(cls):
+        """Why it cannot run here; None when it can."""
+        path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+        lacks = [what for what in cls.needs if not (os.path.exists(what) if what.startswith("/")
+                                                    else shutil.which(what, path=path))]
+        return "not installed: %s (make deps-hosting)" % ", ".join(lacks) if lacks else None
+
+    def write_nginx(self, change):
+        self.write_server()
+
+    def write_server(self):
+        raise NotImplementedError
+
+    def serve(self, name, command):
+        """Starts a server that stays in the foreground, and waits until it listens on self.port."""
+        self.parts[name] = part = Part(name, command, self.folder)
+
+        def listening():
+            assert part.alive(), part.log()
+            with socket.socket() as s:
+                return s.connect_ex(("127.0.0.1", self.port)) == 0
+        assert wait_for(listening), part.log()
+
+    def down(self, program):
+        self.stop(program)
+
+    def up(self, program):
+        self.start_program(program)
+
+    def program_log(self, program):
+        return self.parts[program].log() if program in self.parts else ""
+
+    def written(self):
+        return [self.path(name) for name in ("log", "store", "nginx")]
+
+    def lock_path(self, program):
+        """Whoever holds this file's flock keeps the program from writing."""
+        area = {"examjoint": "examjoint/events.db", "proview": "proview/callbacks.db"}[program]
+        return self.path("store", area + ".lock")
+
+    def break_store(self, program):
+        """The program's store is not there (as before `examhook migrate`), until mend_store()."""
+        os.rename(self.path("store"), self.path("store-away"))
+
+    def mend_store(self, program):
+        os.rename(self.path("store-away"), self.path("store"))
+
+
+def substitute(path, pairs):
+    """Rewrites a file; each text must be there, so that a change of what we ship does not go unnoticed."""
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    for old, new in pairs:
+        assert old in text, "%s has no %r" % (path, old)
+        text = text.replace(old, new)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def all_ways():
+    """The ways in the order of the printed table."""
+    ways = []
+    for module in ("ways_nginx", "ways_apache", "ways_lighttpd"):
+        if importlib.util.find_spec(module):
+            ways += importlib.import_module(module).WAYS
+    return sorted(ways, key=lambda way: way.number)
