@@ -42,7 +42,7 @@ DIR ?= $(BUILD)/run
 CONF ?=
 TESTS ?=
 
-.PHONY: all help deps run check check-built check-all check-asan check-valgrind lint unit units install clean
+.PHONY: all help deps deps-hosting check-hosting run check check-built check-all check-asan check-valgrind lint unit units install clean
 all: $(PROGRAMS)
 
 help:
@@ -51,6 +51,7 @@ help:
 	@echo 'make run             try it: https://127.0.0.1:$(PORT)   [PORT=8443] [DIR=build/run] [CONF=FILE]'
 	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_intake.py -k verify"]'
 	@echo 'make check-all       all of these: check, check-asan, check-valgrind, lint'
+	@echo 'make check-hosting   every case of tests/hosting on every way of hosting (make deps-hosting installs the servers)'
 	@echo 'make unit            the unit tests alone'
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
@@ -69,6 +70,15 @@ run:
 check:
 	@deploy/deps check
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
+
+# The web servers that users have: installed, and none of them started.
+deps-hosting:
+	@deploy/deps hosting
+
+check-hosting:
+	@deploy/deps hosting
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(PYTHON) tests/run --build $(BUILD) $(or $(TESTS),tests/hosting)
 
 check-built: all units
 	@$(PYTHON) tests/run --build $(BUILD) $(TESTS)
