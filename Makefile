@@ -42,7 +42,7 @@ DIR ?= $(BUILD)/run
 CONF ?=
 TESTS ?=
 
-.PHONY: all help deps deps-hosting check-hosting run check check-built check-all check-asan check-valgrind lint unit units install clean
+.PHONY: check-machine all help deps deps-hosting check-hosting run check check-built check-all check-asan check-valgrind lint unit units install clean
 all: $(PROGRAMS)
 
 help:
@@ -55,6 +55,7 @@ help:
 	@echo 'make unit            the unit tests alone'
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
+	@echo 'make check-machine   the units in a throw-away Debian with a real systemd (as root)'
 	@echo 'make lint            clang-tidy, cppcheck, clang-format, shellcheck, the house rules'
 	@echo 'make install         [DESTDIR=] [PREFIX=$(PREFIX)]'
 	@echo 'make clean'
@@ -95,11 +96,18 @@ check-valgrind:
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/valgrind CFLAGS='-O1 -g -U_FORTIFY_SOURCE' all units
 	@$(PYTHON) tests/run --build build/valgrind --wrap '$(VALGRIND)' tests/e2e/test_intake.py $(TESTS)
 
+# A throw-away Debian with a real systemd; as root, who installs what it takes.
+check-machine:
+	@deploy/deps machine
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(PYTHON) tests/run --build $(BUILD) tests/machine
+
 # One after the other, whatever -j says: some tests look at time limits.
 check-all:
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory check-asan
 	@$(MAKE) --no-print-directory check-valgrind
+	@$(MAKE) --no-print-directory check-machine
 	@$(MAKE) --no-print-directory lint
 
 lint:

@@ -1,0 +1,24 @@
+"""Machines for tests, booted within seconds. Long: `make check-machine`, and with it `make check-all`."""
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import machine  # noqa: E402
+
+
+@pytest.fixture
+def make_machine():
+    """make_machine(packages) gives a booted one, as many as a test wants."""
+    reason = machine.unavailable()
+    if reason:
+        pytest.skip(reason)
+    made = []
+
+    def make(packages=()):
+        made.append(machine.Machine(packages))
+        return made[-1].start()
+    yield make
+    for one in made:
+        one.stop()
