@@ -42,7 +42,7 @@ DIR ?= $(BUILD)/run
 CONF ?=
 TESTS ?=
 
-.PHONY: check-machine all help deps deps-hosting check-hosting run check check-built check-all check-asan check-valgrind lint unit units install clean
+.PHONY: deb check-deb check-machine all help deps deps-hosting check-hosting run check check-built check-all check-asan check-valgrind lint unit units install clean
 all: $(PROGRAMS)
 
 help:
@@ -56,6 +56,8 @@ help:
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
 	@echo 'make check-machine   the units in a throw-away Debian with a real systemd (as root)'
+	@echo 'make deb             the Debian package, in $(BUILD)/deb'
+	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
 	@echo 'make lint            clang-tidy, cppcheck, clang-format, shellcheck, the house rules'
 	@echo 'make install         [DESTDIR=] [PREFIX=$(PREFIX)]'
 	@echo 'make clean'
@@ -99,8 +101,18 @@ check-valgrind:
 # A throw-away Debian with a real systemd; as root, who installs what it takes.
 check-machine:
 	@deploy/deps machine
+	@deploy/deps deb
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(PYTHON) tests/run --build $(BUILD) tests/machine
+
+deb:
+	@deploy/deps deb
+	@deploy/deb $(BUILD)/deb
+
+check-deb:
+	@deploy/deps deb
+	@deploy/deps machine
+	@$(PYTHON) tests/run --build $(BUILD) $(or $(TESTS),tests/machine/test_deb.py)
 
 # One after the other, whatever -j says: some tests look at time limits.
 check-all:
