@@ -1,5 +1,6 @@
 """The real thing in a temporary folder: nginx with the shipped files over TLS, the two FastCGI programs, and
 where a test wants them the worker and the stand-in of Talview. Clients: http.client, curl, a raw socket."""
+import fcntl
 import http.client
 import json
 import os
@@ -50,7 +51,7 @@ def wait_for(what, seconds=10, every=0.05):
 
 def environment():
     """Ours without what would change what is tested."""
-    drop = ("EXAMHOOK_CONF", "DOCUMENT_ROOT", "JOURNAL_STREAM", "GATEWAY_INTERFACE", "MAKEFLAGS", "MFLAGS",
+    drop = ("EXAMHOOK_CONF", "DOCUMENT_ROOT", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM", "GATEWAY_INTERFACE", "MAKEFLAGS", "MFLAGS",
             "MAKEOVERRIDES", "MAKELEVEL")
     clean = {k: v for k, v in os.environ.items() if k not in drop and not k.lower().endswith("_proxy")}
     clean["PATH"] += ":/usr/sbin:/sbin"
@@ -70,14 +71,65 @@ class Reply:
         return "%d %r" % (self.status, self.body[:300])
 
 
+class ListeningSocket:
+    """What a socket unit of systemd holds: a listening socket that outlives the programs that serve it. `made`: one
+    that listens already, of another kind."""
+
+    def __init__(self, path, backlog=511, made=None):
+        self.path, self.socket = path, made or socket.socket(socket.AF_UNIX)
+        if not made:
+            self.socket.bind(path)
+            os.chmod(path, 0o660)
+            self.socket.listen(backlog)
+        # Well above descriptor 3, where the program gets it.
+        self.fd = fcntl.fcntl(self.socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
+
+    def command(self, command, count=1):
+        """The command, run with the socket as descriptor 3 and with no other one of ours."""
+        return ["bash", "-c", 'export LISTEN_FDS=%d LISTEN_PID=$$; exec "$@" 3<&%d %d<&-' % (count, self.fd, self.fd),
+                "bash", *command]
+
+    def close(self):
+        os.close(self.fd)
+        self.socket.close()
+
+
+class Notified:
+    """The socket to which a program tells how it is doing, as systemd holds it."""
+
+    def __init__(self, path):
+        self.path, self.said = path, []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(path)
+        self.socket.setblocking(False)
+
+    def look(self):
+        """Everything that was said until now; a datagram is a dictionary."""
+        while True:
+            try:
+                text = self.socket.recv(65536).decode()
+            except BlockingIOError:
+                return self.said
+            self.said.append(dict(line.split("=", 1) for line in text.splitlines()))
+
+    def words(self):
+        """The states in their order, without the texts for people."""
+        return [word for datagram in self.look() for word in datagram if word in ("READY", "RELOADING", "STOPPING")]
+
+    def close(self):
+        self.socket.close()
+
+
 class Part:
     """A running program; its output is in folder/log/NAME.log."""
 
-    def __init__(self, name, command, folder):
+    def __init__(self, name, command, folder, listener=None, notified=None):
         self.name, self.log_path = name, os.path.join(folder, "log", name + ".log")
+        env = dict(environment(), **({"NOTIFY_SOCKET": notified.path} if notified else {}))
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
-                                            env=environment())
+            self.process = subprocess.Popen(listener.command(command) if listener else command,
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, env=env,
+                                            pass_fds=(listener.fd,) if listener else ())
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
@@ -100,6 +152,7 @@ class Part:
 class Site:
     """`conf` is the configuration's text behind [store] and [verify] languages; `nginx` may change the text of a
     shipped nginx file: nginx(name, text) -> text. `rosters` are (account, CSV text)."""
+    end_status = {} # what a part of that name ends with at SIGTERM, where it is not 0
 
     def __init__(self, conf, rosters=(), nginx=None, verify="", store=""):
         self.folder = tempfile.mkdtemp(prefix="examhook-e2e-")
@@ -155,16 +208,27 @@ class Site:
 
     # --- Running -----------------------------------------------------------------------------------------
 
-    def start_program(self, name):
+    def start_program(self, name, notified=None):
         socket_path = self.path("sock", name + ".sock")
         self.parts[name] = Part(name, WRAP + [os.path.join(BUILD, name + ".fcgi"), "--config", self.conf_path,
-                                              "--socket", socket_path], self.folder)
+                                              "--socket", socket_path], self.folder, notified=notified)
 
         def listening():
             assert self.parts[name].alive(), self.parts[name].log()
             with socket.socket(socket.AF_UNIX) as s:
                 return s.connect_ex(socket_path) == 0
         assert wait_for(listening), "no socket: " + self.parts[name].log()
+
+    def start_handed_over(self, name, listener, notified):
+        """As systemd starts it: the socket is there already, and it is up when it says so."""
+        before = notified.words().count("READY")
+        self.parts[name] = Part(name, WRAP + [os.path.join(BUILD, name + ".fcgi"), "--config", self.conf_path],
+                                self.folder, listener, notified)
+
+        def ready():
+            assert self.parts[name].alive(), self.parts[name].log()
+            return notified.words().count("READY") > before
+        assert wait_for(ready, every=0.01), "not ready: " + self.parts[name].log()
 
     def start_nginx(self):
         self.parts["nginx"] = Part("nginx", ["nginx", "-e", "stderr", "-c", self.nginx_conf], self.folder)
@@ -207,7 +271,7 @@ class Site:
                 trouble.append("%s had ended with %s:\n%s" % (name, part.process.returncode, part.log()[-3000:]))
                 continue
             status = part.stop()
-            if status != 0 and name != "talview":
+            if status != self.end_status.get(name, 0) and name != "talview":
                 trouble.append("%s ended with %s:\n%s" % (name, status, part.log()[-3000:]))
         shutil.rmtree(self.folder, ignore_errors=True)
         assert not trouble, "\n".join(trouble)

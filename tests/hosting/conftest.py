@@ -111,16 +111,18 @@ RESULTS = {}
 
 
 @pytest.fixture
-def result(run, way, case):
-    """How the case went on this way: "ok" or "differs"."""
-    name = (case.name, way.name)
-    RESULTS[name] = "FAIL"
-    try:
-        RESULTS[name] = run.futures[way, case].result()
-    except Skipped as skipped:
-        RESULTS[name] = "SKIP"
-        pytest.skip("SKIP: %s: %s" % (way.title, skipped))
-    return RESULTS[name]
+def played(run, way, case):
+    """played() waits for the case's end and gives how it went on this way: "ok" or "differs"."""
+    def wait():
+        name = (case.name, way.name)
+        RESULTS[name] = "FAIL"
+        try:
+            RESULTS[name] = run.futures[way, case].result()
+        except Skipped as skipped:
+            RESULTS[name] = "SKIP"
+            pytest.skip("SKIP: %s: %s" % (way.title, skipped))
+        return RESULTS[name]
+    return wait
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -2,5 +2,5 @@
 import player
 
 
-def test_case(result):
-    assert result in (player.OK, player.DIFFERS)
+def test_case(played):
+    assert played() in (player.OK, player.DIFFERS)

@@ -28,7 +28,7 @@ class Way(Site):
       written()        the folders that the server and our programs write to; with what was not written by them left out
       program_log(program)    what our program has logged until now
     and where it needs to: run_user (the store's and configuration's owner), ok()/examhook().
-    What Site.close() stops must end with status 0.
+    What Site.close() stops must end with status 0, or as end_status says: {"name of the part": status}.
     """
     name = title = ""
     needs = ()

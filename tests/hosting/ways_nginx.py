@@ -1,8 +1,14 @@
-"""nginx with our programs as FastCGI servers on unix sockets (nginx/examhook*.conf)."""
+"""nginx with our programs as FastCGI servers on unix sockets (nginx/examhook*.conf), and with fcgiwrap, which starts
+them for each request (nginx/examhook-fcgiwrap.conf)."""
+import os
 import re
+import shutil
+import signal
+import socket
 
-from support import Site
-from ways import Way
+import support
+from support import Part, Site, wait_for
+from ways import TOP, Way, substitute
 
 
 def slower(path):
@@ -28,4 +34,45 @@ class NginxFastcgi(Way):
         return Site.start(self)
 
 
-WAYS = [NginxFastcgi]
+class NginxFcgiwrap(Way):
+    number, name, title = 6, "nginx-fcgiwrap", "nginx + fcgiwrap"
+    needs = ("nginx", "fcgiwrap", "spawn-fcgi")
+    end_status = {"fcgiwrap": -signal.SIGTERM}
+
+    def write_server(self):
+        Site.write_nginx(self, None)
+        shutil.copy(os.path.join(TOP, "nginx/examhook-fcgiwrap.conf"), self.path("nginx"))
+        substitute(self.path("nginx/examhook.conf"), [("examhook-locations.conf", "examhook-fcgiwrap.conf")])
+        substitute(self.path("nginx/examhook-fcgiwrap.conf"), [
+            ("/run/examhook/", self.path("sock") + "/"), ("/var/log/nginx/examhook-", self.path("nginx") + "/"),
+            ("/etc/examhook/examhook.conf", self.conf_path), ("/usr/local/lib/examhook", support.BUILD)])
+        if self.rate_limited:
+            slower(self.path("nginx/examhook-http.conf"))
+            slower(self.path("nginx/examhook-fcgiwrap.conf"))
+
+    def start(self):
+        self.up("fcgiwrap")
+        self.start_nginx()
+        return self
+
+    def down(self, program):
+        self.parts.pop("fcgiwrap").stop()
+        os.remove(self.path("sock/fcgiwrap.sock"))
+
+    def up(self, program):
+        path = self.path("sock/fcgiwrap.sock")
+        self.parts["fcgiwrap"] = part = Part("fcgiwrap", ["spawn-fcgi", "-n", "-s", path, "-M", "0660", "--",
+                                                          "/usr/sbin/fcgiwrap", "-c", "8"], self.folder)
+
+        def listening():
+            assert part.alive(), part.log()
+            with socket.socket(socket.AF_UNIX) as s:
+                return s.connect_ex(path) == 0
+        assert wait_for(listening), part.log()
+
+    def program_log(self, program):
+        with open(self.path("log/fcgiwrap.log"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+
+WAYS = [NginxFastcgi, NginxFcgiwrap]
