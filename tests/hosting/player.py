@@ -148,14 +148,14 @@ class Player:
             try:
                 check(step.text)
             except AssertionError as wrong:
-                raise AssertionError("%s: %s %s: %s" % (step.where, step.word, step.text, wrong)) from wrong
+                raise AssertionError("%s: %s %s: %s" % (step.where, step.word, step.text, wrong)) from None
             return
         instead, reason = step.differs[self.way.name]
         try:
             check(instead)
         except AssertionError as wrong:
             raise AssertionError("%s: neither as expected nor as declared (%s, %s): %s" % (
-                step.where, instead, reason, wrong)) from wrong
+                step.where, instead, reason, wrong)) from None
         try:
             check(step.text)
         except AssertionError:
