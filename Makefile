@@ -59,6 +59,8 @@ help:
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
 	@echo 'make lint            clang-tidy, cppcheck, clang-format, shellcheck, the house rules'
+	@echo 'make shared-hosting  the archive for a web host without compiler and root: static programs, .htaccess, steps'
+	@echo 'make check-shared-hosting  the same, and its tests in a root that has nothing of this machine (as root)'
 	@echo 'make install         [DESTDIR=] [PREFIX=$(PREFIX)]'
 	@echo 'make clean'
 
@@ -158,13 +160,52 @@ install: all
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/languages deploy/languages/*.txt
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/nginx nginx/*.conf
 	for page in deploy/man/*.[1-8]; do test ! -e $$page || $(INSTALL) -D -m 644 -t $(SHARE)/man/man$${page##*.} $$page; done
-	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system deploy/systemd/*.service
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system deploy/systemd/*.service deploy/systemd/*.socket
 	$(INSTALL) -D -m 644 deploy/systemd/examhook.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/examhook.conf
 	$(INSTALL) -D -m 644 deploy/systemd/examhook.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/examhook.conf
 	sed -i 's|/usr/local|$(PREFIX)|g' $(DESTDIR)$(PREFIX)/lib/systemd/system/examhook-*.service
 	for file in deploy/*.conf; do test ! -e $$file || $(INSTALL) -D -m 644 -t $(SHARE)/doc/examhook $$file; done
 
+# --- The archive for shared hosting: static programs, by the compiler's own architecture --------------------
+STATIC := $(BUILD)/static
+STATIC_PROGRAMS := $(STATIC)/examjoint $(STATIC)/proview $(STATIC)/examhook
+# --wrap and no warning left over: see deploy/shared-hosting/static.c.
+STATIC_WRAP = $(shell sed -n 's/.*INSTEAD_OF(\([a-z_]*\));.*/-Wl,--wrap=\1/p' deploy/shared-hosting/static.c)
+STATIC_LINK = $(CC) -static-pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--fatal-warnings $(STATIC_WRAP)
+STATIC_LIBS := -lsqlite3 -lyajl_s -lsodium -lcrypt -linih -lpthread -lm
+STATIC_LIBS_CURL := -lnghttp2 -lcares -lssl -lcrypto
+STATIC_OBJ := $(call obj,deploy/shared-hosting/static.c)
+
+.PHONY: shared-hosting shared-hosting-built check-shared-hosting FORCE
+shared-hosting:
+	@deploy/deps shared-hosting
+	@$(MAKE) --no-print-directory -j$$(nproc) shared-hosting-built
+
+shared-hosting-built: $(STATIC_PROGRAMS)
+	@deploy/shared-hosting/pack $(STATIC) $(BUILD) $$($(CC) -dumpmachine | cut -d- -f1)
+
+check-shared-hosting: shared-hosting
+	@$(PYTHON) tests/run --build $(BUILD) tests/shared_hosting
+
+# Linked each time: a library that Debian mended must get in.
+$(STATIC)/examjoint: $(call obj,fcgi/examjoint_main.c $(EXAMJOINT_SRC)) $(SERVER_OBJ) $(COMMON_OBJ) $(STATIC_OBJ) FORCE
+	@mkdir -p $(@D)
+	$(STATIC_LINK) -o $@ $(filter %.o,$^) $(LIBS_FCGI) $(STATIC_LIBS)
+
+$(STATIC)/proview: $(call obj,fcgi/proview_main.c $(PROVIEW_SRC)) $(SERVER_OBJ) $(COMMON_OBJ) $(STATIC_OBJ) FORCE
+	@mkdir -p $(@D)
+	$(STATIC_LINK) -o $@ $(filter %.o,$^) $(LIBS_FCGI) $(STATIC_LIBS)
+
+$(STATIC)/examhook: $(filter-out %/talview.o,$(CLI_OBJ)) $(COMMON_OBJ) $(STATIC_OBJ) $(STATIC)/talview.o FORCE
+	$(STATIC_LINK) -o $@ $(filter %.o,$^) $(STATIC)/libcurl.a $(STATIC_LIBS_CURL) -lcsv $(STATIC_LIBS)
+
+$(STATIC)/talview.o: common/talview.c $(STATIC)/libcurl.a
+	$(CC) -I$(STATIC)/include $(ALL_CFLAGS) -c -o $@ $<
+
+$(STATIC)/libcurl.a: deploy/shared-hosting/build-libcurl $(subst :,\:,$(wildcard /var/lib/dpkg/info/libcurl4-openssl-dev*.list))
+	@CC='$(CC)' deploy/shared-hosting/build-libcurl $(STATIC)
+
 clean:
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null) $(wildcard $(STATIC)/*.d)
