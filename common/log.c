@@ -1,6 +1,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +14,10 @@
 /* Longer values are cut: a line must stay one write that other programs' lines do not break into. */
 #define VALUE_MOST 1000
 
-/* Written by log_setup() before there are threads, only read afterwards. */
+/* Written by log_setup() before there are threads; from then on only the level may change. */
 static struct {
     const char *program;
-    enum log_level level;
+    atomic_int level;
     bool journal;
 } settings = {"examhook", LOG_LEVEL_INFO, false};
 
@@ -46,8 +47,13 @@ static bool stderr_is_journal(void)
 void log_setup(const char *program, enum log_level level)
 {
     settings.program = program;
-    settings.level = level;
+    log_set_level(level);
     settings.journal = stderr_is_journal();
+}
+
+void log_set_level(enum log_level level)
+{
+    atomic_store(&settings.level, (int)level);
 }
 
 bool log_level_parse(const char *word, enum log_level *level)
@@ -132,7 +138,7 @@ void log_write(enum log_level level, const char *message, const struct log_field
 {
     struct buf line = BUF_INIT;
     int kept_errno = errno;
-    if (level > settings.level)
+    if ((int)level > atomic_load(&settings.level))
         return;
     if (settings.journal) {
         buf_addf(&line, "<%d>", levels[level].priority);

@@ -30,6 +30,8 @@ static inline struct log_field log_text_field(const char *key, const char *text)
 
 /* Once, at the start, before there are threads. `program` is not copied. */
 void log_setup(const char *program, enum log_level level);
+/* At any time: a configuration was read again. */
+void log_set_level(enum log_level level);
 /* false for a word that is none of error, warn, info, debug. */
 bool log_level_parse(const char *word, enum log_level *level);
 /* `fields` ends with a field whose key is NULL. Thread-safe: one write(2) a line. */

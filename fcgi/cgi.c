@@ -64,7 +64,7 @@ static bool round_of_one(const struct program *program, struct request *request,
     return status == STORE_OK && next == ROUTE_HASH;
 }
 
-static void serve(const struct program *program, struct request *request, struct reply *reply)
+static void serve(struct program *program, struct request *request, struct reply *reply)
 {
     const struct config *config = program->config;
     int64_t limit = config->body_limit_bytes;
@@ -73,7 +73,8 @@ static void serve(const struct program *program, struct request *request, struct
                       ? (size_t)request->declared_length
                       : (size_t)limit + 1;
 
-    if (program->route->declared(program->state, request, reply) == ROUTE_REPLY)
+    if (!program_place(program, request, reply) ||
+        program->route->declared(program->state, request, reply) == ROUTE_REPLY)
         return;
     if (!too_large) {
         bool read = read_body(&request->body, most, clock_monotonic_ms() + config->request_wait_ms);
@@ -90,7 +91,7 @@ static void serve(const struct program *program, struct request *request, struct
     buf_release(&job.password);
 }
 
-int cgi_serve(const struct program *program)
+int cgi_serve(struct program *program)
 {
     struct request request = {0};
     struct reply reply = {0};

@@ -301,6 +301,13 @@ void hash_pool_free(struct hash_pool *pool)
     free(pool);
 }
 
+void hash_pool_set_queue(struct hash_pool *pool, int64_t queue_max)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->queue_max = queue_max;
+    pthread_mutex_unlock(&pool->lock);
+}
+
 bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, int64_t *wait_s)
 {
     bool added = false;

@@ -31,6 +31,8 @@ struct hash_pool *hash_pool_new(int threads, const char *folder, int64_t queue_m
 /* Waits a moment for the checks that run; one of a very dear hash is left to the end of the process. */
 void hash_pool_free(struct hash_pool *pool);
 
+/* Another bound of the queue, for whoever comes from now on. */
+void hash_pool_set_queue(struct hash_pool *pool, int64_t queue_max);
 /* False: it would not be done before its deadline, or the queue is full; *wait_s says when trying again makes
  * sense. The task stays the caller's. */
 bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, int64_t *wait_s);

@@ -12,6 +12,7 @@
 #include <sodium.h>
 
 #include "../common/log.h"
+#include "../common/place.h"
 #include "../common/version.h"
 
 /* Exit statuses, as in the manual page. */
@@ -24,10 +25,13 @@ struct options {
 
 static void usage(FILE *out, const struct route *route)
 {
-    fprintf(out,
-            "usage: %s.fcgi [--config FILE] [--socket PATH [--socket-group GROUP]]\n"
-            "Without --socket: serves the listening socket on descriptor 0, or one plain CGI request.\n",
-            route->program);
+    fprintf(
+        out,
+        "usage: %s.fcgi [--config FILE] [--socket PATH [--socket-group GROUP]]\n"
+        "Without --socket: serves the listening socket that systemd hands over (LISTEN_FDS) or that is on "
+        "descriptor 0, or one plain CGI request.\n"
+        "SIGHUP reads the configuration again, SIGTERM ends it.\n",
+        route->program);
 }
 
 static struct options read_options(const struct route *route, int argc, char **argv)
@@ -93,6 +97,10 @@ static int program_open(struct program *program, const struct options *options, 
     if (!loaded)
         return EXIT_CONFIG;
     log_setup(program->route->program, program->config->log_level);
+    if (program->config->personal)
+        umask(077);
+    if (!place_closed(program->config, program->route->write_areas | program->route->read_areas, why))
+        return EXIT_CONFIG;
     enum store_status status =
         store_open(program->config->store_url, program->route->write_areas, program->route->read_areas,
                    program->config->lock_wait_ms, &program->store, why);
@@ -108,31 +116,50 @@ static int program_open(struct program *program, const struct options *options, 
 
 static void program_close(struct program *program)
 {
-    if (program->state)
-        program->route->close(program->state);
-    store_free(program->store);
-    config_free(program->config);
-    free(program->slots_folder);
+    struct store *store = program->store;
+    char *slots_folder = program->slots_folder;
+    program_free(program);
+    store_free(store);
+    free(slots_folder);
 }
 
-static int run_loop(const struct program *program, const struct options *options, struct buf *why)
+/* The socket to serve; -1: `why`. */
+static int find_listener(const struct options *options, struct buf *why)
 {
-    int listener = STDIN_FILENO;
+    int fd;
 
+    if (!socket_handed_over(&fd, why))
+        return -1;
+    if (fd >= 0 && options->socket) {
+        buf_adds(why, "a listening socket was handed over (LISTEN_FDS), so --socket has no place");
+        return -1;
+    }
     if (options->socket)
-        listener = socket_listen(options->socket, options->group, why);
-    else if (!socket_is_listening(STDIN_FILENO))
-        buf_adds(why, "no --socket, descriptor 0 is no listening unix socket, and this is no CGI request");
-    if (listener < 0 || why->len > 0)
+        return socket_listen(options->socket, options->group, why);
+    if (fd < 0 && socket_is_listening(STDIN_FILENO))
+        fd = STDIN_FILENO;
+    if (fd < 0)
+        buf_adds(why,
+                 "no --socket, no socket handed over (LISTEN_FDS), descriptor 0 is no listening unix socket, "
+                 "and this is no CGI request");
+    else
+        socket_warn_of_mode(fd);
+    return fd;
+}
+
+static int run_loop(struct program **program, const struct options *options, struct buf *why)
+{
+    int listener = find_listener(options, why);
+    if (listener < 0)
         return EXIT_USAGE;
     return loop_serve(program, listener, options->socket, why) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int server_main(const struct route *route, int argc, char **argv)
 {
-    struct program program = {.route = route};
     struct options options = read_options(route, argc, argv);
     struct buf why = BUF_INIT;
+    /* Not asked here for LISTEN_FDS: under CGI it would be the web server's. */
     bool cgi = !options.socket && getenv("GATEWAY_INTERFACE") && !socket_is_listening(STDIN_FILENO);
     int status;
 
@@ -146,15 +173,20 @@ int server_main(const struct route *route, int argc, char **argv)
         return EXIT_FAILURE;
     }
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
-    status = program_open(&program, &options, &why);
+    if (cgi)
+        signal(SIGHUP, SIG_IGN);
+    else
+        loop_take_signals();
+    struct program *program = xcalloc(1, sizeof *program);
+    program->route = route;
+    status = program_open(program, &options, &why);
     if (status == EXIT_SUCCESS)
-        status = cgi ? cgi_serve(&program) : run_loop(&program, &options, &why);
+        status = cgi ? cgi_serve(program) : run_loop(&program, &options, &why);
     else if (cgi)
         cgi_unavailable(status == EXIT_CONFIG ? "not_configured" : "not_stored");
     if (why.len > 0)
         log_error("cannot start", LOG_S("reason", buf_str(&why)));
-    program_close(&program);
+    program_close(program);
     buf_release(&why);
     return status;
 }

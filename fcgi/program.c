@@ -8,6 +8,7 @@
 #include "../common/clock.h"
 #include "../common/json.h"
 #include "../common/log.h"
+#include "../common/place.h"
 
 static const char *param(char **params, const char *name)
 {
@@ -180,7 +181,33 @@ void request_log(const struct program *program, const struct request *request, c
     int64_t took_ms = clock_monotonic_ms() - (request->deadline_ms - program->config->budget_ms);
     log_info("request", LOG_S("method", method_word(request->method)),
              LOG_S("route", program->route->program), LOG_I("status", reply->status), LOG_I("ms", took_ms),
-             LOG_S("id", request->id), LOG_S("note", reply->note));
+             LOG_S("request_id", request->id), LOG_S("note", reply->note));
+}
+
+static void look_at_root(struct program *program, const char *root)
+{
+    struct buf why = BUF_INIT;
+
+    free(program->root);
+    program->root = xstrdup(root);
+    program->root_refused = !place_check(program->config, root, &why);
+    if (program->root_refused)
+        log_error("requests of this site are refused", LOG_S("reason", buf_str(&why)));
+    buf_release(&why);
+}
+
+bool program_place(struct program *program, const struct request *request, struct reply *reply)
+{
+    const char *root = param((char **)(uintptr_t)request->params, "DOCUMENT_ROOT");
+
+    if (strcmp(root ? root : "", program->root ? program->root : "") != 0)
+        look_at_root(program, root ? root : "");
+    if (!program->root_refused)
+        return true;
+    reply->header_name = "Retry-After";
+    reply->header_value = RETRY_AFTER_S;
+    reply_error(reply, 503, "not_configured", NULL);
+    return false;
 }
 
 enum route_next program_check(const struct program *program, struct request *request, struct reply *reply,

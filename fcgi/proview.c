@@ -181,16 +181,6 @@ static enum route_next proview_store(void *state, struct request *request, struc
     return ROUTE_REPLY;
 }
 
-/* No callback asks for a password check. */
-static void proview_resume(void *state, struct request *request, struct reply *reply,
-                           const struct hash_job *job)
-{
-    (void)state;
-    (void)request;
-    (void)job;
-    reply_error(reply, 503, "not_stored", NULL);
-}
-
 static void proview_release(void *state, struct request *request)
 {
     (void)state;
@@ -263,7 +253,6 @@ const struct route proview_route = {
     .declared = proview_declared,
     .check = proview_check,
     .store = proview_store,
-    .resume = proview_resume,
     .release = proview_release,
     .open = proview_open,
     .close = proview_close,

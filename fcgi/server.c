@@ -17,6 +17,7 @@
 
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/notify.h"
 #include "guard.h"
 #include "hash_pool.h"
 
@@ -54,6 +55,7 @@ struct connection {
     bool resume;    /* in the round because its password check is done */
     bool again;     /* after the round: on to the password check */
     int64_t since_ms;
+    struct program *program; /* the one its request began with; NULL: none is under way */
     FCGX_Request fcgx;
     struct request request;
     struct reply reply;
@@ -64,7 +66,7 @@ struct connection {
 TAILQ_HEAD(connection_list, connection);
 
 struct loop {
-    const struct program *program;
+    struct program *program; /* for new requests */
     int listener, epoll, signals, done_fd;
     const char *unlink_path; /* our own socket, to be removed at the end */
     bool stopping, listening;
@@ -104,13 +106,24 @@ static void set_state(struct loop *loop, struct connection *c, enum connection_s
     c->state = state;
 }
 
+/* The end of a request. The last one that began with an older configuration ends that as well. */
+static void request_end(struct loop *loop, struct connection *c)
+{
+    struct program *program = c->program;
+    request_release(program, &c->request, &c->reply);
+    c->program = NULL;
+    program->requests--;
+    if (program != loop->program && program->requests == 0)
+        program_free(program);
+}
+
 static void connection_close(struct loop *loop, struct connection *c)
 {
     if (c->task)
         hash_pool_drop(loop->pool, c->task);
     if (c->finishing) {
         FCGX_Free(&c->fcgx, 0);
-        request_release(loop->program, &c->request, &c->reply);
+        request_end(loop, c);
     }
     if (c->fd >= 0)
         close(c->fd);
@@ -172,7 +185,9 @@ static void accept_all(struct loop *loop)
         if (!loop->stopping && loop->count >= loop->count_max) {
             if (!somebody_waits) /* perhaps: the next turn knows, and no idle one is closed for nobody */
                 return;
-            if (!close_an_idle_one(loop)) {
+            while (loop->count >= loop->count_max && close_an_idle_one(loop))
+                ;
+            if (loop->count >= loop->count_max) {
                 pause_listening(loop);
                 loop->full = true;
                 return;
@@ -244,12 +259,12 @@ static void connection_answer(struct loop *loop, struct connection *c, bool drai
     reply_serialize(&c->reply, &out);
     FCGX_PutStr(out.data, (int)out.len, c->fcgx.out);
     buf_release(&out);
-    request_log(loop->program, &c->request, &c->reply);
+    request_log(c->program, &c->request, &c->reply);
     FCGX_Finish_r(&c->fcgx);
     c->finishing = false;
     if (c->fcgx.ipcFd < 0)
         c->fd = -1; /* the other side has gone: the library closed it */
-    request_release(loop->program, &c->request, &c->reply);
+    request_end(loop, c);
     c->since_ms = clock_monotonic_ms();
     c->kept = true;
     c->partial = false;
@@ -271,7 +286,7 @@ static void connection_answer(struct loop *loop, struct connection *c, bool drai
 /* A whole request (or the parameters of one that is too large): the steps before the round. */
 static void connection_request(struct loop *loop, struct connection *c, const struct guard_look *look)
 {
-    const struct program *program = loop->program;
+    struct program *program = loop->program;
     bool too_large = look->verdict == GUARD_TOO_LARGE;
 
     c->keep = look->keep_connection;
@@ -280,11 +295,14 @@ static void connection_request(struct loop *loop, struct connection *c, const st
         connection_close(loop, c);
         return;
     }
+    c->program = program;
+    program->requests++;
     request_read_params(&c->request, c->fcgx.envp, program->config->budget_ms);
     /* The body is read in any case: what is left in the socket would be read as the next request. */
     if (!too_large)
         fcgx_read_body(c, loop->limits.body_bytes);
-    if (program->route->declared(program->state, &c->request, &c->reply) == ROUTE_REPLY ||
+    if (!program_place(program, &c->request, &c->reply) ||
+        program->route->declared(program->state, &c->request, &c->reply) == ROUTE_REPLY ||
         program_check(program, &c->request, &c->reply, too_large) == ROUTE_REPLY) {
         connection_answer(loop, c, too_large);
         return;
@@ -348,31 +366,32 @@ static void to_password_check(struct loop *loop, struct connection *c)
 }
 
 /* Runs one step of every request in the round, commits, then answers: nothing is acknowledged before it is
- * durable. */
+ * durable. A round is in the store, which is the same whatever configuration a request began with. */
 static void round_run(struct loop *loop)
 {
-    const struct program *program = loop->program;
+    struct store *store = loop->program->store;
+    const struct route *route = loop->program->route;
     struct connection *members[ROUND_MAX];
     size_t count = loop->round_count;
     enum store_status status;
 
     memcpy(members, loop->round, count * sizeof *members);
     loop->round_count = 0;
-    status = store_round_begin(program->store, program->route->area);
+    status = store_round_begin(store, route->area);
     for (size_t i = 0; i < count && status == STORE_OK; i++) {
         struct connection *c = members[i];
         struct hash_job *job;
-        if (!c->task && program->route->resume)
+        if (!c->task && route->resume)
             c->task = hash_task_new(c, c->request.deadline_ms);
         job = c->task ? &c->task->job : NULL;
-        c->again = program_step(program, &c->request, &c->reply, job, c->resume) == ROUTE_HASH;
+        c->again = program_step(c->program, &c->request, &c->reply, job, c->resume) == ROUTE_HASH;
     }
     if (status == STORE_OK)
-        status = store_round_commit(program->store);
+        status = store_round_commit(store);
     for (size_t i = 0; i < count; i++) {
         struct connection *c = members[i];
         if (status != STORE_OK)
-            reply_not_stored(&c->reply, program->store, status);
+            reply_not_stored(&c->reply, store, status);
         if (status == STORE_OK && c->again) {
             to_password_check(loop, c);
             continue;
@@ -445,6 +464,75 @@ static void collect_ready(struct loop *loop)
         loop->left_over = true;
 }
 
+/* --- The configuration in use --------------------------------------------------------------------------- */
+
+/* Room for the connections that the configuration allows; fewer of them where the system gives less. */
+static int64_t room_for_connections(int64_t wanted)
+{
+    struct rlimit limit;
+    rlim_t need = (rlim_t)wanted + DESCRIPTORS_SPARE;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
+        return wanted;
+    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
+    if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= need)
+        return wanted;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    int64_t room = (int64_t)(limit.rlim_cur < 2 * DESCRIPTORS_SPARE ? limit.rlim_cur / 2
+                                                                    : limit.rlim_cur - DESCRIPTORS_SPARE);
+    log_warn("fewer connections than configured: the limit of open files is low",
+             LOG_I("connections", (long long)room), LOG_I("configured", (long long)wanted));
+    return room;
+}
+
+/* Also while serving: nothing here touches a request that is under way. */
+static void use_configuration(struct loop *loop)
+{
+    const struct config *config = loop->program->config;
+    size_t before = loop->limits.total_bytes;
+
+    loop->count_max = room_for_connections(config->connections_max);
+    loop->limits = (struct guard_limits){.params_bytes = PARAMS_BYTES_MAX,
+                                         .body_bytes = (size_t)config->body_limit_bytes,
+                                         .total_bytes = PARAMS_BYTES_MAX + (size_t)config->body_limit_bytes +
+                                                        FRAMING_BYTES_MAX};
+    if (loop->limits.total_bytes != before) {
+        free(loop->peek); /* nothing in it: each look wipes what it saw */
+        loop->peek = xcalloc(1, loop->limits.total_bytes);
+    }
+    if (loop->pool)
+        hash_pool_set_queue(loop->pool, config->queue_max);
+    if (loop->program->route->resume && config->queue_max > hashing_max(loop))
+        log_info("[verify] queue is cut to three quarters of the connections",
+                 LOG_I("queue", (long long)hashing_max(loop)),
+                 LOG_I("configured", (long long)config->queue_max));
+}
+
+static void read_again(struct loop *loop)
+{
+    struct buf why = BUF_INIT, status = BUF_INIT;
+    struct program *old = loop->program;
+
+    notify_reloading();
+    struct program *fresh = program_read_again(old, &why);
+    if (fresh) {
+        loop->program = fresh;
+        if (old->requests == 0)
+            program_free(old);
+        log_set_level(fresh->config->log_level);
+        use_configuration(loop);
+        log_info("the configuration was read again", LOG_S("config", fresh->config->path));
+        notify_status("serving; the configuration was read again");
+    } else {
+        log_error("the new configuration is wrong, the old one stays in use", LOG_S("reason", buf_str(&why)));
+        buf_addf(&status, "serving with the old configuration, the new one is wrong: %s", buf_str(&why));
+        notify_status(buf_str(&status));
+    }
+    notify_ready();
+    buf_release(&why);
+    buf_release(&status);
+}
+
 /* --- The loop ------------------------------------------------------------------------------------------- */
 
 /* How long a connection may stay as it is. */
@@ -474,9 +562,11 @@ static void close_the_late(struct loop *loop, int64_t now_ms)
 
 static void stop_begin(struct loop *loop)
 {
+    notify_stopping();
     loop->stopping = true;
     loop->stop_at_ms = clock_monotonic_ms() + STOP_MS;
-    /* Our own socket: who stands in its queue is served still. An inherited one goes on without us. */
+    /* Our own socket: who stands in its queue is served still. An inherited one goes on without us, and who
+     * stands in its queue is our successor's. */
     if (loop->unlink_path) {
         unlink(loop->unlink_path);
         accept_all(loop);
@@ -501,16 +591,21 @@ static void stop_idle(struct loop *loop)
     }
 }
 
+static void take_signals(struct loop *loop, bool *stop, bool *reload)
+{
+    struct signalfd_siginfo info;
+    while (read(loop->signals, &info, sizeof info) == sizeof info)
+        *(info.ssi_signo == SIGHUP ? reload : stop) = true;
+}
+
 static void take_events(struct loop *loop, const struct epoll_event *events, int count)
 {
-    bool stop = false, incoming = false;
+    bool stop = false, reload = false, incoming = false;
 
     for (int i = 0; i < count; i++) {
         void *who = events[i].data.ptr;
         if (who == &loop->signals) {
-            struct signalfd_siginfo info;
-            if (read(loop->signals, &info, sizeof info) == sizeof info && !loop->stopping)
-                stop = true;
+            take_signals(loop, &stop, &reload);
         } else if (who == &loop->done_fd) {
             clear_done(loop);
         } else if (who == &loop->listener) {
@@ -520,9 +615,15 @@ static void take_events(struct loop *loop, const struct epoll_event *events, int
         }
     }
     /* Last, so that a connection closed to make room is none that this turn's events still name. */
-    if (stop)
+    if (loop->stopping)
+        return;
+    if (stop) {
         stop_begin(loop);
-    else if (incoming && !loop->stopping)
+        return;
+    }
+    if (reload)
+        read_again(loop);
+    if (incoming)
         accept_all(loop);
 }
 
@@ -565,53 +666,43 @@ static void turn(struct loop *loop)
         resume_listening(loop);
 }
 
+static void signals_of_the_loop(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
+void loop_take_signals(void)
+{
+    sigset_t set;
+    signals_of_the_loop(&set);
+    /* Before the library puts handlers of its own in place, which would swallow one. */
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    /* A signal that is ignored (nohup) is not even kept waiting. */
+    signal(SIGHUP, SIG_DFL);
+}
+
 static bool watch(struct loop *loop, int fd, void *who)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = who};
     return epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-/* Room for the connections that the configuration allows; fewer of them where the system gives less. */
-static int64_t room_for_connections(int64_t wanted)
-{
-    struct rlimit limit;
-    rlim_t need = (rlim_t)wanted + DESCRIPTORS_SPARE;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
-        return wanted;
-    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
-    if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= need)
-        return wanted;
-    getrlimit(RLIMIT_NOFILE, &limit);
-    int64_t room = (int64_t)(limit.rlim_cur < 2 * DESCRIPTORS_SPARE ? limit.rlim_cur / 2
-                                                                    : limit.rlim_cur - DESCRIPTORS_SPARE);
-    log_warn("fewer connections than configured: the limit of open files is low",
-             LOG_I("connections", (long long)room), LOG_I("configured", (long long)wanted));
-    return room;
-}
-
 static bool loop_open(struct loop *loop, struct buf *why)
 {
     const struct config *config = loop->program->config;
-    sigset_t stop;
+    sigset_t ours;
 
-    sigemptyset(&stop);
-    sigaddset(&stop, SIGTERM);
-    sigaddset(&stop, SIGINT);
-    /* Before the library puts handlers of its own in place, which would swallow one. */
-    sigprocmask(SIG_BLOCK, &stop, NULL);
     if (FCGX_Init() != 0) {
         buf_adds(why, "the FastCGI library could not be initialised");
         return false;
     }
-    loop->count_max = room_for_connections(config->connections_max);
-    loop->limits = (struct guard_limits){.params_bytes = PARAMS_BYTES_MAX,
-                                         .body_bytes = (size_t)config->body_limit_bytes,
-                                         .total_bytes = PARAMS_BYTES_MAX + (size_t)config->body_limit_bytes +
-                                                        FRAMING_BYTES_MAX};
-    loop->peek = xcalloc(1, loop->limits.total_bytes);
+    use_configuration(loop);
+    signals_of_the_loop(&ours);
     loop->epoll = epoll_create1(EPOLL_CLOEXEC);
-    loop->signals = signalfd(-1, &stop, SFD_CLOEXEC | SFD_NONBLOCK);
+    loop->signals = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     loop->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (loop->epoll < 0 || loop->signals < 0 || loop->done_fd < 0 ||
         !watch(loop, loop->signals, &loop->signals) || !watch(loop, loop->done_fd, &loop->done_fd) ||
@@ -642,9 +733,9 @@ static void loop_close(struct loop *loop)
     free(loop->peek);
 }
 
-bool loop_serve(const struct program *program, int listener, const char *socket_path, struct buf *why)
+bool loop_serve(struct program **program, int listener, const char *socket_path, struct buf *why)
 {
-    struct loop loop = {.program = program,
+    struct loop loop = {.program = *program,
                         .listener = listener,
                         .epoll = -1,
                         .signals = -1,
@@ -658,10 +749,13 @@ bool loop_serve(const struct program *program, int listener, const char *socket_
     opened = loop_open(&loop, why);
     if (opened) {
         log_info("serving", LOG_S("socket", socket_path ? socket_path : "inherited"));
+        notify_status("serving");
+        notify_ready();
         while (!loop.stopping || (loop.count > 0 && clock_monotonic_ms() < loop.stop_at_ms))
             turn(&loop);
         log_info("stopped", LOG_I("cut", (long long)loop.count));
     }
     loop_close(&loop);
+    *program = loop.program;
     return opened;
 }

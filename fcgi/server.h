@@ -85,6 +85,7 @@ struct route {
     /* The body is there: real length, JSON, members. */
     enum route_next (*check)(void *state, struct request *request, struct reply *reply);
     enum route_next (*store)(void *state, struct request *request, struct reply *reply, struct hash_job *job);
+    /* NULL: no request of this route asks for a password check. */
     void (*resume)(void *state, struct request *request, struct reply *reply, const struct hash_job *job);
     void (*release)(void *state, struct request *request); /* frees route_data; may be NULL */
     /* Makes the state for a configuration and an open store; NULL with `why`. */

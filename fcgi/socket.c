@@ -4,15 +4,20 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "../common/log.h"
+
 /* Waiting connections: with a backlog of 5 nginx sees EAGAIN and answers 502. */
 #define BACKLOG 511
 #define SOCKET_MODE 0660
+/* The first one handed over, as sd_listen_fds(3) has it. */
+#define HANDED_OVER_FD 3
 
 static bool address_set(struct sockaddr_un *address, const char *path, const char *suffix)
 {
@@ -93,13 +98,68 @@ fail:
     return -1;
 }
 
+/* -1: no socket, or one without this option. */
+static int socket_option(int fd, int name)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 ? value : -1;
+}
+
 bool socket_is_listening(int fd)
 {
-    int listening = 0, domain = 0;
-    socklen_t len = sizeof listening;
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0 || !listening)
-        return false;
-    len = sizeof domain;
     /* FastCGI over TCP has no file mode to guard it. */
-    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+    return socket_option(fd, SO_ACCEPTCONN) == 1 && socket_option(fd, SO_DOMAIN) == AF_UNIX &&
+           socket_option(fd, SO_TYPE) == SOCK_STREAM;
+}
+
+/* A number of the environment; -1 for anything else. */
+static long environment_number(const char *name)
+{
+    const char *text = getenv(name);
+    if (!text || !*text || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text))
+        return -1;
+    return strtol(text, NULL, 10);
+}
+
+bool socket_handed_over(int *fd, struct buf *why)
+{
+    long count = environment_number("LISTEN_FDS");
+    int domain = socket_option(HANDED_OVER_FD, SO_DOMAIN);
+
+    /* Variables of another process, the one that started us, say, are no business of ours. */
+    if (environment_number("LISTEN_PID") != (long)getpid() || count == 0) {
+        *fd = -1;
+        return true;
+    }
+    if (count != 1)
+        buf_addf(why, "LISTEN_FDS=%s: exactly one socket can be handed over", getenv("LISTEN_FDS"));
+    else if (domain == AF_INET || domain == AF_INET6)
+        buf_adds(why, "the socket handed over (descriptor 3) is a TCP socket, which no file mode guards: "
+                      "only unix sockets are served");
+    else if (!socket_is_listening(HANDED_OVER_FD))
+        buf_adds(why, "the socket handed over (descriptor 3) is no listening unix stream socket");
+    if (why->len > 0)
+        return false;
+    fcntl(HANDED_OVER_FD, F_SETFD, FD_CLOEXEC);
+    *fd = HANDED_OVER_FD;
+    return true;
+}
+
+void socket_warn_of_mode(int fd)
+{
+    struct sockaddr_un address;
+    socklen_t len = sizeof address;
+    struct stat st;
+
+    memset(&address, 0, sizeof address);
+    /* An abstract one has neither file nor mode. The kernel may have filled the path to its last byte. */
+    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0 || len >= sizeof address)
+        return;
+    if (address.sun_path[0] == '\0')
+        log_warn("every program of this machine can connect to an abstract socket",
+                 LOG_S("socket", address.sun_path + 1));
+    else if (stat(address.sun_path, &st) == 0 && (st.st_mode & S_IWOTH))
+        log_warn("everybody may connect to the socket (SocketMode=0660 is meant)",
+                 LOG_S("socket", address.sun_path));
 }

@@ -15,6 +15,7 @@ import pytest
 
 import fastcgi
 from fastcgi import Peer, post, record, request
+from support import ListeningSocket, Notified, wait_for
 
 BUILD = Path(os.environ.get("EXAMHOOK_BUILD", "build")).resolve()
 SECRETS = {"x_client_id": "client", "x_client_secret": "secret-of-the-client"}
@@ -390,6 +391,172 @@ def test_no_fastcgi_over_tcp(tmp_path):
     p = Program(tmp_path, stdin=listener.fileno())
     assert p.process.wait(timeout=10) == 2
     assert "descriptor 0 is no listening unix socket" in p.log.read_text()
+
+
+def start_handed_over(program, listener, *options, count=1, **more):
+    """Starts it as systemd does, with the socket as descriptor 3; returns when it is up or has ended."""
+    program.stop()
+    program.log.write_text("")
+    notified = Notified(os.fspath(program.folder / "notify"))
+    command = listener.command([BUILD / f"{program.name}.fcgi", "--config", program.config, *options], count)
+    environment = dict(os.environ, NOTIFY_SOCKET=notified.path, **more)
+    program.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=open(program.log, "ab"),
+                                       env=environment, pass_fds=[listener.fd])
+    wait_for(lambda: notified.words() or program.process.poll() is not None)
+    notified.close()
+    os.unlink(notified.path)
+
+
+@pytest.fixture
+def handed_over(program):
+    listener = ListeningSocket(os.fspath(program.folder / "handed.sock"))
+    yield listener
+    listener.close()
+
+
+def ask_at(path, data):
+    peer = Peer(path)
+    peer.send(data)
+    try:
+        return peer.answer()
+    finally:
+        peer.close()
+
+
+def test_a_socket_handed_over_outlives_the_program(program, handed_over):
+    for n in range(3):
+        start_handed_over(program, handed_over)
+        assert ask_at(handed_over.path, request(post(event(n), **SECRETS), event(n)))[0] == 200
+        assert "everybody may connect" not in program.log.read_text()
+        assert program.stop() == 0
+        assert stat.S_ISSOCK(os.stat(handed_over.path).st_mode)
+    waiting = Peer(handed_over.path)
+    waiting.send(request(post(event(9), **SECRETS), event(9)))
+    start_handed_over(program, handed_over)
+    assert waiting.answer()[0] == 200
+    assert len(program.stored()) == 4
+
+
+def test_who_stands_in_the_queue_of_a_socket_handed_over_is_the_successors(program, handed_over):
+    """While the program stops it takes nobody any more, however long that lasts."""
+    start_handed_over(program, handed_over)
+    with slots_taken(program):
+        candidate = Peer(handed_over.path)
+        candidate.send(request(post(verification(1), **SECRETS), verification(1)))
+        time.sleep(0.3)
+        began = time.monotonic()
+        program.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "stopping" in program.log.read_text())
+        later = Peer(handed_over.path)
+        later.send(request(post(event(2), **SECRETS), event(2)))
+        assert "again" in json.loads(candidate.answer()[2])["errorMessage"]
+        assert program.stop() == 0
+        assert time.monotonic() - began < 3
+    assert [e["event"] for e in program.stored()] == ["verify_respondent"]
+    start_handed_over(program, handed_over)
+    assert later.answer()[0] == 200
+
+
+def test_kept_idle_connections_do_not_hold_up_the_end(program, handed_over):
+    start_handed_over(program, handed_over)
+    kept = [Peer(handed_over.path) for _ in range(20)]
+    for n, peer in enumerate(kept):
+        peer.send(request(post(event(n), **SECRETS), event(n), keep=True))
+        assert peer.answer()[0] == 200
+    began = time.monotonic()
+    assert program.stop() == 0
+    assert time.monotonic() - began < 1.5
+    assert all(peer.closed() for peer in kept)
+
+
+def test_variables_of_another_process_hand_nothing_over(program):
+    """A web server that systemd started may pass its own LISTEN_PID on."""
+    program.stop()
+    environment = dict(os.environ, LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+    program.process = subprocess.Popen([BUILD / "examjoint.fcgi", "--config", program.config, "--socket", program.path],
+                                       env=environment, stderr=open(program.log, "ab"))
+    assert wait_for(program.answers)
+    assert program.ask(request(post(event(1), **SECRETS), event(1)))[0] == 200
+    body = event(2)
+    values = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), **post(body, **SECRETS)}
+    assert cgi(program, "examjoint", values, body) == (200, {})
+
+
+def test_cgi_stays_cgi_whatever_is_handed_over(program, handed_over):
+    body = event(1)
+    environment = {"GATEWAY_INTERFACE": "CGI/1.1", "EXAMHOOK_CONF": os.fspath(program.config), "PATH": os.environ["PATH"],
+                   **post(body, **SECRETS)}
+    done = subprocess.run(handed_over.command([os.fspath(BUILD / "examjoint.fcgi")]), input=body, capture_output=True,
+                          env=environment, pass_fds=[handed_over.fd], timeout=30)
+    assert done.stdout.startswith(b"Status: 200 ") and done.returncode == 0
+
+
+def test_what_cannot_be_handed_over(program, handed_over, tmp_path):
+    def said(listener, *options, count=1):
+        start_handed_over(program, listener, *options, count=count)
+        assert program.process.wait(timeout=10) == 2
+        return program.log.read_text()
+
+    assert "LISTEN_FDS=2: exactly one socket can be handed over" in said(handed_over, count=2)
+    assert "--socket has no place" in said(handed_over, "--socket", program.path)
+    tcp = socket.create_server(("127.0.0.1", 0))
+    assert "only unix sockets are served" in said(ListeningSocket(None, made=tcp))
+    deaf = socket.socket(socket.AF_UNIX)
+    assert "no listening unix stream socket" in said(ListeningSocket(None, made=deaf))
+    packets = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    packets.bind(os.fspath(tmp_path / "packets.sock"))
+    packets.listen(1)
+    assert "no listening unix stream socket" in said(ListeningSocket(None, made=packets))
+
+
+def test_an_inherited_socket_that_everybody_may_use_is_warned_of(program, handed_over):
+    os.chmod(handed_over.path, 0o666)
+    start_handed_over(program, handed_over)
+    assert "everybody may connect to the socket" in program.log.read_text()
+
+
+def test_a_queue_that_the_connections_bound_is_said(program):
+    restart(program, connections=80)
+    assert "queue=60 configured=5000" in program.log.read_text()
+
+
+def test_a_site_that_would_serve_the_store_is_refused(program):
+    """DOCUMENT_ROOT comes with each request; a program can serve several sites."""
+    elsewhere = program.folder / "www"
+    elsewhere.mkdir()
+    (program.folder / "link").symlink_to(program.folder / "store")
+
+    def ask(root, n):
+        status, headers, body = program.ask(request({**post(event(n), **SECRETS), **root}, event(n)))
+        return status, headers.get("Retry-After"), json.loads(body)
+
+    refused = (503, "5", {"error": "not_configured"})
+    assert ask({}, 1) == (200, None, {})
+    assert ask({"DOCUMENT_ROOT": os.fspath(program.folder)}, 2) == refused
+    assert ask({"DOCUMENT_ROOT": os.fspath(program.folder)}, 3) == refused
+    assert ask({"DOCUMENT_ROOT": os.fspath(elsewhere)}, 4) == (200, None, {})
+    assert ask({"DOCUMENT_ROOT": os.fspath(program.folder / "link")}, 5) == refused
+    assert ask({}, 6) == (200, None, {})
+    assert ask({"DOCUMENT_ROOT": ""}, 7) == (200, None, {})
+    assert {e["respondent_id"] for e in program.stored()} == {"r1", "r4", "r6", "r7"}
+    log = program.log.read_text()
+    assert log.count("requests of this site are refused") == 2 and os.fspath(program.folder / "store") in log
+
+
+def test_plain_cgi_below_the_document_root_is_refused(program):
+    body = event(1)
+    values = {**post(body, **SECRETS), "DOCUMENT_ROOT": os.fspath(program.folder)}
+    assert cgi(program, "examjoint", values, body) == (503, {"error": "not_configured"})
+    assert cgi(program, "examjoint", {**values, "DOCUMENT_ROOT": "/nonexistent"}, body) == (200, {})
+    assert len(program.stored()) == 1
+
+
+def test_the_log_line_of_a_request(program):
+    assert program.ask(request(post(event(1), x_client_id="client"), event(1)))[0] == 401
+    line = wait_for(lambda: [x for x in program.log.read_text().splitlines() if "msg=request " in x or 'msg="request"' in x])[0]
+    keys = [word.partition("=")[0] for word in line.split() if "=" in word]
+    assert keys[keys.index("method"):] == ["method", "route", "status", "ms", "request_id", "note"]
+    assert "method=POST route=examjoint status=401 " in line and line.endswith(" note=unauthorized")
 
 
 def cgi(program, name, values, body):

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from calls import admitted, callback, examjoint, proview
+from calls import admitted, callback, examjoint, proview, verify
 from accounts import CONF, rosters
-from support import PATIENCE, a_uuid, unique
+from support import PATIENCE, ListeningSocket, Notified, a_uuid, unique
 
 TOKEN = "token/token-0123456789abcdef"
 
@@ -58,6 +58,54 @@ def send_event(site):
 def send_callback(site):
     session = a_uuid()
     return session, answered(proview, site, TOKEN, callback(session))
+
+
+def send_event_or_verification(site):
+    """Every fourth is a candidate whose password is checked; an event has a key, a verification has none."""
+    who = unique()
+    if who.endswith(("0", "4", "8", "c")):
+        reply = answered(verify, site, "1001", "horse 1001")
+        if reply and reply.status == 200 and reply.json.get("errorMessage"):
+            reply.status = reply.json["errorMessage"]
+        return None, reply
+    return who, answered(examjoint, site, admitted(who))
+
+
+@pytest.mark.parametrize("program,send,key", [("examjoint", send_event_or_verification, "respondent_id"),
+                                              ("proview", send_callback, "session_uuid")])
+def test_restarts_with_a_socket_that_is_handed_over(make_site, program, send, key):
+    """As systemd does it: the listening socket stays, so nobody is refused; the shipped nginx repeats what it sent
+    on a connection that was closed just then."""
+    # Many at once are the same candidate: that must not look like guessing.
+    site = make_site(CONF + "[throttle]\nfailures = 500\n", rosters())
+    listener = ListeningSocket(site.path("sock", program + ".sock"))
+    notified = Notified(site.path("notify"))
+    site.start_handed_over(program, listener, notified)
+    site.start_program("proview" if program == "examjoint" else "examjoint")
+    site.start_nginx()
+    load = Load(lambda: send(site))
+    restarts, longest = 20, 0
+    try:
+        for _ in range(restarts):
+            time.sleep(0.25 * PATIENCE)
+            begun = time.monotonic()
+            assert site.stop(program) == 0
+            longest = max(longest, time.monotonic() - begun)
+            site.start_handed_over(program, listener, notified)
+        time.sleep(0.25 * PATIENCE)
+    finally:
+        load.stop()
+    assert longest < 3 * PATIENCE, "mod_fcgid would have killed it"
+    assert not load.other, load.other
+    taken = [one for one in load.taken if one]
+    stored = collections.Counter(row[key] for row in site.events() if row[key])
+    assert len(taken) > 20 * restarts, "so few that hardly any met a restart"
+    assert set(taken) == set(stored) and max(stored.values()) == 1
+    if program == "examjoint":
+        assert restarts < len(load.taken) - len(taken) <= len(site.events(event="verify_respondent"))
+    assert notified.words() == ["READY"] + ["STOPPING", "READY"] * restarts
+    listener.close()
+    notified.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
