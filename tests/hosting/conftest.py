@@ -78,6 +78,9 @@ class Run:
                         hosting.close()
                         hosting = None
                     self.futures[way, left.pop(0)].set_result(result)
+        except all_of_them.CannotRun as why:
+            for case in left:
+                self.futures[way, case].set_exception(Skipped(str(why)))
         except BaseException as wrong:  # pylint: disable=broad-except
             for case in left:
                 self.futures[way, case].set_exception(wrong)

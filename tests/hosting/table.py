@@ -26,7 +26,8 @@ class Request:
         self.method, self.path, self.version = method, path, version
         self.headers, self.body, self.behind, self.wire = [], None, "", None
         self.fill = self.chunk = self.length = None
-        self.times, self.at_once, self.kept, self.background, self.leave, self.pace = 1, False, False, False, None, None
+        self.times, self.at_once, self.kept, self.background = 1, False, False, False
+        self.leave, self.pace, self.plaintext = None, None, False
         self.expected = []
 
 
@@ -51,9 +52,9 @@ class Table:
         self.cases, self.settings = [], {"": {}}
 
 
-SETTING_PARTS = ("conf", "verify", "store", "server", "rate")
+SETTING_PARTS = ("conf", "verify", "store", "rate", "disk")
 AFTER_REQUEST = ("<", "has", "within")
-STEPS = ("rows", "nowhere", "log", "examhook", "down", "up", "wait", "break", "mend")
+STEPS = ("rows", "nowhere", "log", "examhook", "wait", "down", "up", "break", "mend", "hold", "release")
 
 
 def read_request_line(request, word, text, where):
@@ -73,7 +74,7 @@ def read_request_line(request, word, text, where):
         if how not in ("", "at once"):
             raise Wrong("%s: times N, or times N at once" % where)
         request.times, request.at_once = int(count), how == "at once"
-    elif word in ("kept", "background") and not text:
+    elif word in ("kept", "background", "plaintext") and not text:
         setattr(request, word, True)
     elif word == "leave" and text in ("after", "inside"):
         request.leave = text

@@ -1,16 +1,23 @@
 """The ways of hosting. What a way must be is documented at class Way; a new one is a subclass that stands in
 all_ways() below, and nothing else needs to know of it."""
+import errno
 import importlib
 import importlib.util
 import os
 import shutil
 import socket
+import subprocess
 
 import support
-from accounts import CONF, rosters
+from accounts import CONF, YESCRYPT, rosters
 from support import PATIENCE, Part, Site, wait_for
 
 TOP = support.TOP
+CROWD = "id,password_hash\n" + "".join("c%d,%s\n" % (i, YESCRYPT) for i in range(24))
+
+
+class CannotRun(Exception):
+    """This case cannot run here; the text says why."""
 
 
 class Way(Site):
@@ -27,17 +34,19 @@ class Way(Site):
       down(program), up(program)   "examjoint" or "proview" does not answer, then does again: whatever that is here
       written()        the folders that the server and our programs write to; with what was not written by them left out
       program_log(program)    what our program has logged until now
-    and where it needs to: run_user (the store's and configuration's owner), ok()/examhook().
+    and where it needs to: loop, break_it(what)/mend_it(what), small_disk(), examhook() (as another user, say).
     What Site.close() stops must end with status 0, or as end_status says: {"name of the part": status}.
     """
     name = title = ""
     needs = ()
+    loop = True # one program that runs all the time serves all requests; False: the server starts it when it wants to
     patience = PATIENCE
 
     def __init__(self, setting=None):
         self.setting = setting or {}
+        self.mounted = False
         self.rate_limited = "rate" in self.setting
-        super().__init__(self.setting.get("conf", "") + CONF, rosters(), verify=self.setting.get("verify", ""),
+        super().__init__(self.setting.get("conf", "") + CONF, rosters() + (("acme", CROWD),), verify=self.setting.get("verify", ""),
                          store=self.setting.get("store", ""))
 
     @classmethod
@@ -49,6 +58,8 @@ class Way(Site):
         return "not installed: %s (make deps-hosting)" % ", ".join(lacks) if lacks else None
 
     def write_nginx(self, change):
+        if "disk" in self.setting:
+            self.small_disk()
         self.write_server()
 
     def write_server(self):
@@ -78,15 +89,68 @@ class Way(Site):
 
     def lock_path(self, program):
         """Whoever holds this file's flock keeps the program from writing."""
-        area = {"examjoint": "examjoint/events.db", "proview": "proview/callbacks.db"}[program]
-        return self.path("store", area + ".lock")
+        return self.path("store", {"examjoint": "examjoint/events.lock", "proview": "proview/callbacks.lock"}[program])
 
-    def break_store(self, program):
-        """The program's store is not there (as before `examhook migrate`), until mend_store()."""
-        os.rename(self.path("store"), self.path("store-away"))
+    def break_it(self, what):
+        """"configuration": has a line that is wrong. "store": is not there, as before `examhook migrate`. "disk": is
+        full. Until mend_it()."""
+        if what == "disk":
+            self.fill_disk()
+            return
+        if self.loop:
+            self.down("examjoint")
+        if what == "configuration":
+            with open(self.conf_path, "a", encoding="utf-8") as f:
+                f.write("\n[wrong]\n")
+        else:
+            os.rename(self.path("store"), self.path("store-away"))
+        if self.loop:
+            self.fails_to_start("examjoint", {"configuration": 3, "store": 4}[what])
 
-    def mend_store(self, program):
-        os.rename(self.path("store-away"), self.path("store"))
+    def mend_it(self, what):
+        if what == "disk":
+            os.remove(self.path("store/filler"))
+            return
+        if what == "configuration":
+            with open(self.conf_path, encoding="utf-8") as f:
+                text = f.read()
+            with open(self.conf_path, "w", encoding="utf-8") as f:
+                f.write(text.replace("\n[wrong]\n", ""))
+        else:
+            os.rename(self.path("store-away"), self.path("store"))
+        if self.loop:
+            self.up("examjoint")
+
+    def fails_to_start(self, program, status):
+        """Where a program runs all the time, it ends at once when something is wrong."""
+        part = Part(program, support.WRAP + [os.path.join(support.BUILD, program + ".fcgi"), "--config", self.conf_path,
+                                             "--socket", self.path("sock", program + ".sock")], self.folder)
+        assert part.process.wait(20 * PATIENCE) == status, part.log()
+
+    def small_disk(self):
+        """A file system of its own for the store; needs root."""
+        os.mkdir(self.path("store"))
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "examhook-test", self.path("store")],
+                              stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise CannotRun("no file system of its own for the store: " + done.stderr.strip())
+        self.mounted = True
+
+    def fill_disk(self):
+        with open(self.path("store/filler"), "wb", buffering=0) as f:
+            try:
+                while True:
+                    f.write(b"x" * 4096)
+            except OSError as full:
+                assert full.errno == errno.ENOSPC
+
+    def close(self):
+        try:
+            super().close()
+        finally:
+            if self.mounted:
+                subprocess.run(["umount", self.path("store")], check=True)
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def substitute(path, pairs):

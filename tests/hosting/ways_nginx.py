@@ -36,6 +36,7 @@ class NginxFastcgi(Way):
 
 class NginxFcgiwrap(Way):
     number, name, title = 6, "nginx-fcgiwrap", "nginx + fcgiwrap"
+    loop = False
     needs = ("nginx", "fcgiwrap", "spawn-fcgi")
     end_status = {"fcgiwrap": -signal.SIGTERM}
 
