@@ -3,10 +3,12 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli.h"
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/place.h"
 
 #define OPTIONS_MAX 32
 #define KEY_HELP 1000
@@ -92,6 +94,25 @@ bool cli_number(const char *text, int64_t min, int64_t max, int64_t *value)
     return true;
 }
 
+bool cli_role(const char *name, enum config_role *role)
+{
+    static const struct {
+        const char *name;
+        enum config_role role;
+    } roles[] = {{"examjoint", CONFIG_EXAMJOINT},
+                 {"proview", CONFIG_PROVIEW},
+                 {"worker", CONFIG_WORKER},
+                 {"work", CONFIG_WORKER}};
+
+    for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
+        if (strcmp(roles[i].name, name) == 0) {
+            *role = roles[i].role;
+            return true;
+        }
+    }
+    return false;
+}
+
 bool cli_since(const struct config *config, const char *text, int64_t *ms)
 {
     int64_t ago;
@@ -110,6 +131,8 @@ int cli_config(struct cli *cli, enum config_role role, struct config **out)
 
     if (config_load(path, role, out, &why)) {
         log_setup("examhook", (*out)->log_level);
+        if ((*out)->personal)
+            umask(077);
     } else {
         cli_failed(cli, "%s", buf_str(&why));
         code = CLI_CONFIG;
@@ -147,6 +170,11 @@ int cli_store(struct cli *cli, const struct config *config, unsigned write_areas
     struct buf why = BUF_INIT;
     enum store_status status;
 
+    if (!place_closed(config, write_areas | read_areas, &why)) {
+        cli_failed(cli, "%s", buf_str(&why));
+        buf_release(&why);
+        return CLI_STORE;
+    }
     status = store_open(config->store_url, write_areas, read_areas, config->lock_wait_ms, out, &why);
     if (status)
         cli_failed(cli, "the store cannot be used (%s): %s%s", store_status_word(status), buf_str(&why),

@@ -83,13 +83,17 @@ int cli_failed(struct cli *cli, const char *format, ...) __attribute__((format(p
 /* A whole number from min to max. */
 bool cli_number(const char *text, int64_t min, int64_t max, int64_t *value);
 
+/* The program that is meant by "examjoint", "proview" or "worker" (or "work", as its subcommand is called). */
+bool cli_role(const char *name, enum config_role *role);
+
 /* A time ("2026-11-22 09:00", in the configured zone where it has no offset) or how long ago ("2h"). */
 bool cli_since(const struct config *config, const char *text, int64_t *ms);
 
-/* Reads the configuration in the role and sets up the log with its level. CLI_FINE, or CLI_CONFIG after the
-   message; *out is the caller's. */
+/* Reads the configuration in the role and sets up the log with its level; in a personal installation, files
+   made from then on are ours alone. CLI_FINE, or CLI_CONFIG after the message; *out is the caller's. */
 int cli_config(struct cli *cli, enum config_role role, struct config **out);
-/* Opens the store of the configuration. CLI_FINE, or CLI_STORE after the message. */
+/* Opens the store of the configuration, unless others can get at it. CLI_FINE, or CLI_STORE after the
+   message. */
 int cli_store(struct cli *cli, const struct config *config, unsigned write_areas, unsigned read_areas,
               struct store **out);
 /* A round of one step: begin, then the change, then end with the change's status, which keeps and commits it

@@ -2,6 +2,7 @@
 #include <getopt.h>
 
 #include "cli.h"
+#include "../common/place.h"
 
 const struct cli_option cmd_backup_options[] = {{NULL, NULL, 0, NULL}};
 
@@ -22,6 +23,8 @@ int cmd_backup(struct cli *cli, int argc, char **argv)
     if (code)
         return code;
     status = store_backup(config->store_url, folder, &why);
+    if (!status && config->personal && !place_close(folder, &why))
+        status = STORE_DENIED;
     if (status) {
         cli_failed(cli, "no backup was made (%s): %s", store_status_word(status), buf_str(&why));
         code = CLI_STORE;

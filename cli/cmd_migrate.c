@@ -2,6 +2,7 @@
 #include <getopt.h>
 
 #include "cli.h"
+#include "../common/place.h"
 
 const struct cli_option cmd_migrate_options[] = {{NULL, NULL, 0, NULL}};
 
@@ -20,7 +21,13 @@ int cmd_migrate(struct cli *cli, int argc, char **argv)
     code = cli_config(cli, cli->command->role, &config);
     if (code)
         return code;
-    status = store_migrate(config->store_url, &said);
+    /* Before: nothing is open to others for a moment; after: nor is what was made. */
+    if (config->personal && !place_close_store(config, &said))
+        status = STORE_DENIED;
+    else
+        status = store_migrate(config->store_url, &said);
+    if (!status && config->personal && !place_close_store(config, &said))
+        status = STORE_DENIED;
     if (status) {
         cli_failed(cli, "the store could not be migrated (%s): %s", store_status_word(status),
                    buf_str(&said));

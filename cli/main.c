@@ -43,8 +43,8 @@ static const struct subcommand subcommands[] = {
      cmd_purge_options, NULL},
     {"check", cmd_check, "[--start] [--for PROGRAM] [--online] [--full] [--socket PATH]... [--json]",
      "is this installation sound?", CONFIG_OPERATOR, cmd_check_options, NULL},
-    {"config", cmd_config, "", "print the effective configuration, secrets hidden", CONFIG_OPERATOR,
-     cmd_config_options, NULL},
+    {"config", cmd_config, "[--for PROGRAM [--output FILE]]",
+     "print the effective configuration, secrets hidden", CONFIG_OPERATOR, cmd_config_options, NULL},
     {"work", cmd_work, "[--once [--budget SECONDS]]", "fetch ratings from Talview", CONFIG_WORKER,
      cmd_work_options, NULL},
 };

@@ -10,7 +10,6 @@
 
 #include "buf.h"
 
-#define ZONES "/usr/share/zoneinfo/"
 #define HOUR_S 3600
 
 int64_t clock_now_ms(void)
@@ -274,8 +273,13 @@ bool clock_zone_exists(const char *zone)
     /* No "." is allowed, so ".." is not either. */
     if (zone[0] == '\0' || zone[0] == '/' || zone[strspn(zone, allowed)] != '\0')
         return false;
-    n = snprintf(path, sizeof path, ZONES "%s", zone);
+    n = snprintf(path, sizeof path, CLOCK_ZONES "%s", zone);
     return n > 0 && (size_t)n < sizeof path && is_zone_file(path);
+}
+
+bool clock_zones_there(void)
+{
+    return is_zone_file(CLOCK_ZONES "UTC");
 }
 
 bool clock_duration_parse(const char *text, int64_t *ms)

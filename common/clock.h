@@ -31,6 +31,9 @@ const char *clock_error_text(enum clock_error error);
  */
 enum clock_error clock_parse(const char *text, const char *zone, int64_t *ms);
 bool clock_zone_exists(const char *zone);
+/* Whether this system has time zone data at all (the package tzdata). "UTC" exists without it. */
+#define CLOCK_ZONES "/usr/share/zoneinfo/"
+bool clock_zones_there(void);
 /* "90s", "20m", "6h", "14d" (a bare number is refused, but for 0) into milliseconds. */
 bool clock_duration_parse(const char *text, int64_t *ms);
 

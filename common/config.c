@@ -20,38 +20,95 @@
 #define DEFAULT_PATH "/etc/examhook/examhook.conf"
 #define FILE_MOST ((size_t)1024 * 1024)
 #define LINE_MOST (INI_MAX_LINE - 3) /* beside \r, \n and NUL */
+#define NAME_MOST 40                 /* what may be repeated of a line that is no option */
 #define ACCOUNT_MOST 64
 #define POSITION_MOST 999
 #define BOM "\xef\xbb\xbf"
 
 /* --- Where it is ---------------------------------------------------------------------------------------- */
 
+static char *in_folder(const char *folder)
+{
+    struct buf path = BUF_INIT;
+    char *result;
+    buf_addf(&path, "%s%sexamhook/examhook.conf", folder, strcmp(folder, "/") == 0 ? "" : "/");
+    result = xstrdup(path.data);
+    buf_release(&path);
+    return result;
+}
+
 static char *beside_document_root(void)
 {
     const char *root = getenv("DOCUMENT_ROOT");
-    struct buf path = BUF_INIT;
-    char *copy, *found = NULL;
+    char *copy, *path;
     if (!root || root[0] != '/')
         return NULL;
     copy = xstrdup(root);
-    buf_addf(&path, "%s/examhook/examhook.conf", dirname(copy));
-    if (access(path.data, F_OK) == 0)
-        found = xstrdup(path.data);
-    buf_release(&path);
+    path = in_folder(dirname(copy));
     free(copy);
-    return found;
+    if (access(path, F_OK) == 0)
+        return path;
+    free(path);
+    return NULL;
+}
+
+/* Root has no home on a host, and what others put in its way is not to be believed. */
+static bool is_our_file(const char *path)
+{
+    struct stat st;
+    return geteuid() != 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid();
+}
+
+/* mod_fcgid names no document root when it starts a program, and cron names nothing at all: but the program
+   lies in the customer's own folder. */
+static char *above_program(void)
+{
+    char *folder = xcalloc(1, PATH_MAX + 1), *path;
+    ssize_t len = readlink("/proc/self/exe", folder, PATH_MAX);
+    char *slash = len > 0 && folder[0] == '/' ? strrchr(folder, '/') : NULL;
+    while (slash) {
+        *slash = '\0';
+        path = in_folder(folder[0] ? folder : "/");
+        if (is_our_file(path)) {
+            free(folder);
+            return path;
+        }
+        free(path);
+        slash = strrchr(folder, '/');
+    }
+    free(folder);
+    return NULL;
 }
 
 char *config_find(const char *option)
 {
     const char *environment = getenv("EXAMHOOK_CONF");
-    char *beside;
+    char *found;
     if (option)
         return xstrdup(option);
     if (environment && environment[0] != '\0')
         return xstrdup(environment);
-    beside = beside_document_root();
-    return beside ? beside : xstrdup(DEFAULT_PATH);
+    found = beside_document_root();
+    if (!found)
+        found = above_program();
+    return found ? found : xstrdup(DEFAULT_PATH);
+}
+
+static bool is_same_file(const char *path, const struct stat *file)
+{
+    struct stat st;
+    return path && is_our_file(path) && lstat(path, &st) == 0 && st.st_dev == file->st_dev &&
+           st.st_ino == file->st_ino;
+}
+
+/* However it was named: a cron line may well say --config. */
+static bool is_personal(const struct stat *file)
+{
+    char *beside = beside_document_root(), *above = above_program();
+    bool personal = is_same_file(beside, file) || is_same_file(above, file);
+    free(beside);
+    free(above);
+    return personal;
 }
 
 /* --- Refusing ------------------------------------------------------------------------------------------- */
@@ -91,6 +148,19 @@ static bool fail(struct reading *r)
     r->failed = true;
     r->failed_line = r->number;
     return false;
+}
+
+/* Whether it may be shown where it is no option: it may be a piece of a secret that somebody pasted over
+   several lines. Base64 hardly ever keeps to small or to capital letters. */
+static bool looks_like_name(const char *text)
+{
+    bool small = false, capital = false;
+    const char *p;
+    for (p = text; *p; p++) {
+        small = small || (*p >= 'a' && *p <= 'z');
+        capital = capital || (*p >= 'A' && *p <= 'Z');
+    }
+    return !(small && capital) && config_is_word(text, NAME_MOST, false);
 }
 
 #define REFUSE(r, ...) (config_refuse((r)->why, (r)->source->path, (r)->number, __VA_ARGS__), fail(r))
@@ -304,12 +374,12 @@ const struct config_option *config_option_named(const char *section, const char 
     return NULL;
 }
 
-/* NAME_file of a secret, else NULL. */
-static const struct config_option *file_option_named(const char *section, const char *name)
+/* NAME_file or NAME_hex of a secret, else NULL. */
+static const struct config_option *secret_option_named(const char *section, const char *name,
+                                                       const char *suffix)
 {
-    static const char suffix[] = "_file";
     const struct config_option *option;
-    size_t len = strlen(name), cut = sizeof suffix - 1;
+    size_t len = strlen(name), cut = strlen(suffix);
     char *base;
     if (len <= cut || strcmp(name + len - cut, suffix) != 0)
         return NULL;
@@ -338,12 +408,13 @@ static bool check_value(struct reading *r, const struct config_value *value, con
 {
     struct buf reason = BUF_INIT;
     bool good;
-    if (value->from_file) {
+    if (value->form == CONFIG_FROM_FILE) {
         good = value->text[0] != '\0';
         if (!good)
             buf_adds(&reason, "has no value");
     } else {
-        good = config_value_check(value->option, value->text, &reason);
+        /* What a NAME_hex says is whole only behind its last line: config_source_check() */
+        good = value->form == CONFIG_HEX || config_value_check(value->option, value->text, &reason);
     }
     if (!good)
         REFUSE(r, "%s: %s", name, buf_str(&reason));
@@ -351,40 +422,100 @@ static bool check_value(struct reading *r, const struct config_value *value, con
     return good;
 }
 
-static bool refuse_twice(struct reading *r, const struct config_section *section,
-                         const struct config_option *option, bool from_file, const char *name)
+static bool refuse_twice(struct reading *r, const struct config_value *other, enum config_form form,
+                         const char *name)
 {
-    const struct config_value *other = config_section_value(section, option->name);
-    if (!other)
-        return true;
-    if (other->from_file == from_file)
+    static const char *const endings[] = {"", "_file", "_hex"};
+    enum config_form first = other->form < form ? other->form : form;
+    enum config_form last = other->form < form ? form : other->form;
+    if (first == last)
         return REFUSE(r, "%s is given twice, first in line %d", name, other->line);
-    return REFUSE(r, "%s and %s_file are both given (line %d): leave one of them out", option->name,
-                  option->name, other->line);
+    return REFUSE(r, "%s%s and %s%s are both given (line %d): leave one of them out", other->option->name,
+                  endings[first], other->option->name, endings[last], other->line);
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The bytes behind those that are there already. */
+static bool append_hex(struct reading *r, struct config_value *value, const char *name, const char *digits)
+{
+    struct buf bytes = BUF_INIT;
+    bool good = digits[0] != '\0';
+    buf_adds(&bytes, value->text);
+    for (; good && *digits; digits += 2) {
+        int high = hex_digit(digits[0]), low = high < 0 ? -1 : hex_digit(digits[1]);
+        good = low >= 0 && high + low > 0;
+        if (good)
+            buf_addc(&bytes, (char)(high * 16 + low));
+    }
+    if (good) {
+        wipe_free(value->text);
+        value->text = xstrdup(buf_str(&bytes));
+    }
+    buf_release(&bytes);
+    return good || REFUSE(r, "%s takes bytes, two hexadecimal digits for each, none of them 00", name);
+}
+
+/* What the name stands for: an option, or the NAME_file or NAME_hex of a secret. */
+static const struct config_option *option_of(const char *section, const char *name, enum config_form *form)
+{
+    const struct config_option *option = config_option_named(section, name);
+    *form = CONFIG_PLAIN;
+    if (!option) {
+        *form = CONFIG_FROM_FILE;
+        option = secret_option_named(section, name, "_file");
+    }
+    if (!option) {
+        *form = CONFIG_HEX;
+        option = secret_option_named(section, name, "_hex");
+    }
+    return option;
+}
+
+/* The same of a section that is still being read. */
+static struct config_value *value_being_read(struct config_section *section, const char *name)
+{
+    const struct config_value *value = config_section_value(section, name);
+    return value ? &section->values[value - section->values] : NULL;
+}
+
+static bool refuse_unknown(struct reading *r, const struct config_section *section, const char *name)
+{
+    if (!looks_like_name(name))
+        return REFUSE(r, "this line is no option of [%s]", section->kind);
+    return REFUSE(r, "unknown option %s in [%s]", name, section->kind);
 }
 
 static bool read_option(struct reading *r, struct config_section *section, const char *name, const char *text)
 {
-    const struct config_option *option = config_option_named(section->kind, name);
-    bool from_file = false;
+    enum config_form form;
+    const struct config_option *option = option_of(section->kind, name, &form);
     struct config_value *value;
-    if (!option) {
-        option = file_option_named(section->kind, name);
-        from_file = option != NULL;
-    }
     if (!option)
-        return REFUSE(r, "unknown option %s in [%s]", name, section->kind);
-    if (!refuse_twice(r, section, option, from_file, name))
-        return false;
-    if (option->type == CONFIG_SECRET_VALUE && !from_file) {
+        return refuse_unknown(r, section, name);
+    value = value_being_read(section, option->name);
+    if (value && (form != CONFIG_HEX || value->form != CONFIG_HEX))
+        return refuse_twice(r, value, form, name);
+    if (option->type == CONFIG_SECRET_VALUE && form != CONFIG_FROM_FILE) {
         r->source->holds_secret = true;
         if (!check_uncut(r, name))
             return false;
     }
-    section->values = xrealloc(section->values, (section->count + 1) * sizeof *section->values);
-    value = &section->values[section->count++];
-    *value = (struct config_value){
-        .option = option, .from_file = from_file, .text = xstrdup(text), .line = r->number};
+    if (!value) {
+        section->values = xrealloc(section->values, (section->count + 1) * sizeof *section->values);
+        value = &section->values[section->count++];
+        *value = (struct config_value){.option = option, .form = form, .line = r->number};
+        value->text = xstrdup(form == CONFIG_HEX ? "" : text);
+    }
+    if (form == CONFIG_HEX && !append_hex(r, value, name, text))
+        return false;
     return check_value(r, value, name);
 }
 
@@ -398,7 +529,8 @@ static int on_value(void *context, const char *cut_section, const char *name, co
     if (r->failed)
         return 0;
     if (!section)
-        return REFUSE(r, "%s stands before any [section]", name);
+        return looks_like_name(name) ? REFUSE(r, "%s stands before any [section]", name)
+                                     : REFUSE(r, "this line stands before any [section]");
     if (strcmp(section->kind, CONFIG_FIELDS_SECTION) == 0)
         return read_field(r, &section->map, name, value);
     return read_option(r, section, name, value);
@@ -428,6 +560,13 @@ static bool has_control(const char *text, size_t len)
             return true;
     }
     return false;
+}
+
+bool config_fits_line(const char *line)
+{
+    size_t len = strlen(line);
+    return len <= LINE_MOST && !has_control(line, len) && !find_comment(line, len) && !is_blank(line[0]) &&
+           !is_blank(line[len - (len > 0)]);
 }
 
 /* What is wrong with a line that inih would not say. *nothing: a blank line, a comment or a header. */
@@ -499,8 +638,11 @@ static bool read_file(struct config_source *source, struct buf *file, struct buf
         good = config_refuse(why, source->path, 0, "is not a file");
     else if (!buf_read(file, fd, FILE_MOST))
         good = config_refuse(why, source->path, 0, "cannot be read: %s", strerror(errno));
-    else
+    if (good) {
         source->mode = st.st_mode;
+        source->changed_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+        source->personal = is_personal(&st);
+    }
     close(fd);
     return good;
 }
@@ -514,6 +656,12 @@ static char *folder_of(const char *path)
 
 static bool check_mode(const struct config_source *source, struct buf *why)
 {
+    if (source->personal && (source->mode & (S_IRWXG | S_IRWXO)))
+        return config_refuse(
+            why, source->path, 0,
+            "is open to its group or others (mode %04o), which on a shared host may be every "
+            "customer: run chmod go-rwx %s",
+            source->mode & 07777U, source->path);
     if (source->holds_secret && (source->mode & S_IRWXO))
         return config_refuse(why, source->path, 0,
                              "holds secrets and is open to every user (mode %04o): run chmod o-rwx %s",

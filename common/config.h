@@ -146,15 +146,19 @@ struct config {
 
 /*
  * Where the configuration is: `option` (--config) if not NULL, else EXAMHOOK_CONF, else, when DOCUMENT_ROOT
- * is set (a web server started us) and it exists, examhook/examhook.conf beside the document root, else
- * /etc/examhook/examhook.conf. Returns allocated text.
+ * is set (a web server started us) and it exists, examhook/examhook.conf beside the document root, else, from
+ * the program's own folder upwards, the first examhook/examhook.conf that is a file of our own user (never
+ * for root), else /etc/examhook/examhook.conf. Returns allocated text.
  */
 char *config_find(const char *option);
 
 /*
  * Reads and checks the file. On true *out is the caller's. On false `why` says what is wrong, beginning with
  * "PATH:LINE: " wherever a line is to blame, and never holding a value of a secret option.
- * Refused, among others: a file that holds a secret, or a secret file, that others can read or write.
+ * Refused, among others: a file that holds a secret, or a secret file, that others can read or write; in a
+ * personal installation, either of them open to its group in any way.
+ *
+ * NAME_file = NAME is looked for in $CREDENTIALS_DIRECTORY first, then beside the configuration.
  */
 bool config_load(const char *path, enum config_role role, struct config **out, struct buf *why);
 void config_free(struct config *config);
@@ -168,5 +172,14 @@ bool config_is_nocase(const struct config *config, const char *column);
 
 /* The effective values in the file's own form, secrets as "(set)" or "(from PATH)"; for `examhook config`. */
 void config_print(const char *path, struct buf *out, struct buf *why, bool *ok);
+
+/*
+ * What one role gets of the file, as a file of its own that has the same effect for it: every value in force,
+ * its secrets in clear text, paths absolute. Nothing of another role's secrets is in it; a program of another
+ * role refuses it. *changed_ms: when the configuration, or a file with Talview's credentials in it, was last
+ * written. False: `why` names file and line as config_load() does, and `out` holds nothing.
+ */
+bool config_render(const char *path, enum config_role role, struct buf *out, int64_t *changed_ms,
+                   struct buf *why);
 
 #endif

@@ -1,15 +1,10 @@
-/* What the options must be to each other, the secrets a role needs, and `struct config` made of it all. */
+/* What the options must be to each other, and `struct config` made of it all. */
 #include "config_parts.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define SQLITE_PREFIX "sqlite:"
-#define SECRET_FILE_MOST 16384
 
 /* --- Small helpers -------------------------------------------------------------------------------------- */
 
@@ -80,6 +75,11 @@ static size_t environment_of(const struct config_section *section)
     return i;
 }
 
+bool config_has_own_urls(const struct config_section *section)
+{
+    return config_section_value(section, "login_url") != NULL;
+}
+
 char *config_login_url(const struct config_section *section)
 {
     const struct config_value *own = config_section_value(section, "login_url");
@@ -104,6 +104,21 @@ struct checking {
 };
 
 #define REFUSE(c, line, ...) config_refuse((c)->why, (c)->source->path, (line), __VA_ARGS__)
+
+/* A secret is whole only when its last NAME_hex was read. */
+static bool check_hex(const struct checking *c, const struct config_section *section)
+{
+    struct buf reason = BUF_INIT;
+    bool good = true;
+    size_t i;
+    for (i = 0; good && i < section->count; i++) {
+        const struct config_value *value = &section->values[i];
+        if (value->form == CONFIG_HEX && !config_value_check(value->option, value->text, &reason))
+            good = REFUSE(c, value->line, "%s_hex: %s", value->option->name, buf_str(&reason));
+    }
+    buf_release(&reason);
+    return good;
+}
 
 /* Every NAME_previous needs a NAME. */
 static bool check_previous(const struct checking *c, const struct config_section *section)
@@ -234,7 +249,7 @@ bool config_source_check(const struct config_source *source, struct buf *why)
     size_t i;
     for (i = 0; i < source->count; i++) {
         const struct config_section *section = &source->sections[i];
-        bool good = check_previous(&c, section);
+        bool good = check_hex(&c, section) && check_previous(&c, section);
         if (good && strcmp(section->kind, "examjoint") == 0)
             good = check_examjoint(&c, section);
         else if (good && strcmp(section->kind, "proview") == 0)
@@ -258,61 +273,6 @@ struct building {
     struct buf *why;
 };
 
-static void drop_newline(struct buf *secret)
-{
-    if (secret->len > 0 && secret->data[secret->len - 1] == '\n')
-        secret->len--;
-    if (secret->len > 0 && secret->data[secret->len - 1] == '\r')
-        secret->len--;
-}
-
-/* Puts what is wrong with the open file into `reason`; else `secret` holds what it says. */
-static bool take_secret_file(int fd, const struct config_value *value, const char *path, struct buf *secret,
-                             struct buf *reason)
-{
-    struct stat st;
-    if (fstat(fd, &st) != 0)
-        buf_addf(reason, "%s cannot be looked at: %s", path, strerror(errno));
-    else if (!S_ISREG(st.st_mode))
-        buf_addf(reason, "%s is not a file", path);
-    else if (st.st_mode & S_IRWXO)
-        buf_addf(reason, "%s is open to every user: run chmod o-rwx %s", path, path);
-    else if (!buf_read(secret, fd, SECRET_FILE_MOST))
-        buf_addf(reason, "%s cannot be read: %s", path, strerror(errno));
-    if (reason->len > 0)
-        return false;
-    drop_newline(secret);
-    if (secret->len == 0) {
-        buf_addf(reason, "%s is empty", path);
-        return false;
-    }
-    if (memchr(secret->data, '\0', secret->len)) {
-        buf_addf(reason, "%s has a NUL byte in it", path);
-        return false;
-    }
-    buf_addf(reason, "what is in %s ", path);
-    return config_value_check(value->option, buf_str(secret), reason);
-}
-
-static bool load_secret_file(const struct building *b, const struct config_value *value, const char *path,
-                             struct buf *secret)
-{
-    struct buf reason = BUF_INIT;
-    bool good = false;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        buf_addf(&reason, "%s cannot be opened: %s", path, strerror(errno));
-    else
-        good = take_secret_file(fd, value, path, secret, &reason);
-    if (fd >= 0)
-        close(fd);
-    if (!good)
-        config_refuse(b->why, b->source->path, value->line, "%s_file: %s", value->option->name,
-                      buf_str(&reason));
-    buf_release(&reason);
-    return good;
-}
-
 /* Takes the path over. */
 static void remember_file(struct config *config, char *path)
 {
@@ -324,22 +284,13 @@ static void remember_file(struct config *config, char *path)
     config->secret_files[count + 1] = NULL;
 }
 
-/* The secret's text into `secret`, which stays empty where it is not given or not for this role. */
 static bool load_secret(const struct building *b, const struct config_section *section, const char *name,
                         struct buf *secret)
 {
-    const struct config_value *value = config_section_value(section, name);
-    char *path;
-    bool good;
-    if (!value || !(value->option->roles & (unsigned)b->role))
-        return true;
-    if (!value->from_file) {
-        buf_adds(secret, value->text);
-        return true;
-    }
-    path = config_resolve(b->source, value->text);
-    good = load_secret_file(b, value, path, secret);
-    remember_file(b->config, path);
+    char *path = NULL;
+    bool good = config_secret_read(b->source, b->role, section, name, secret, &path, b->why);
+    if (path)
+        remember_file(b->config, path);
     return good;
 }
 
@@ -517,22 +468,6 @@ static bool load_basic(const struct building *b, const struct config_section *se
     return good;
 }
 
-/* When the file that a secret stands in was last written. One that systemd makes anew at each start says
-   nothing by that. */
-static int64_t written_at_ms(const struct building *b, const struct config_section *section, const char *name)
-{
-    const struct config_value *value = config_section_value(section, name);
-    struct stat st;
-    int64_t at_ms = 0;
-    if (!value || !value->from_file || !(value->option->roles & (unsigned)b->role))
-        return 0;
-    char *path = config_resolve(b->source, value->text);
-    if (strncmp(path, "/run/credentials/", strlen("/run/credentials/")) != 0 && stat(path, &st) == 0)
-        at_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
-    free(path);
-    return at_ms;
-}
-
 static bool build_proview(const struct building *b, const struct config_section *section)
 {
     struct config *config = b->config;
@@ -548,8 +483,8 @@ static bool build_proview(const struct building *b, const struct config_section 
     account->login_url = config_login_url(section);
     account->session_url = config_session_url(section);
     account->ca_file = plain(b, section, "ca_file");
-    int64_t username_at_ms = written_at_ms(b, section, "username");
-    account->credentials_at_ms = written_at_ms(b, section, "password");
+    int64_t username_at_ms = config_secret_written_ms(b->source, b->role, section, "username");
+    account->credentials_at_ms = config_secret_written_ms(b->source, b->role, section, "password");
     if (account->credentials_at_ms < username_at_ms)
         account->credentials_at_ms = username_at_ms;
     return load_pair(b, section, "path_token", "", &account->path_token) &&
@@ -574,6 +509,7 @@ static bool build(const struct building *b)
 {
     size_t i;
     b->config->path = xstrdup(b->source->path);
+    b->config->personal = b->source->personal;
     for (i = 0; i < PLACE_COUNT; i++)
         fill_place(b, &places[i]);
     for (i = 0; i < b->source->count; i++) {

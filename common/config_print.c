@@ -13,8 +13,8 @@ static void print_secret(const struct printing *p, const struct config_option *o
 {
     if (!value) {
         buf_addf(p->out, "# %s =\n", option->name);
-    } else if (value->from_file) {
-        char *path = config_resolve(p->source, value->text);
+    } else if (value->form == CONFIG_FROM_FILE) {
+        char *path = config_secret_path(p->source, value);
         buf_addf(p->out, "%s = (from %s)\n", option->name, path);
         free(path);
     } else {
@@ -43,7 +43,7 @@ static void print_option(const struct printing *p, const struct config_section *
 static bool print_address(const struct printing *p, const struct config_section *section,
                           const struct config_option *option)
 {
-    bool own = config_section_value(section, "login_url") != NULL;
+    bool own = config_has_own_urls(section);
     char *url;
     if (strcmp(option->name, "environment") == 0 && own) {
         buf_addf(p->out, "# %s =\n", option->name);

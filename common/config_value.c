@@ -289,6 +289,20 @@ static bool check_secret(const struct config_option *option, const char *text, s
     return true;
 }
 
+static bool check_zone(const char *text, struct buf *reason)
+{
+    if (clock_zone_exists(text))
+        return true;
+    if (clock_zones_there())
+        buf_addf(reason, "\"%s\" is not a time zone of this system, as UTC or Europe/Berlin", text);
+    else
+        buf_addf(reason,
+                 "\"%s\" is not known: this system has no time zones (" CLOCK_ZONES
+                 "): install tzdata, or say UTC and give the roster's times an offset",
+                 text);
+    return false;
+}
+
 static bool check_bool(const char *text, struct buf *reason)
 {
     if (strcmp(text, "yes") == 0 || strcmp(text, "no") == 0)
@@ -317,10 +331,7 @@ bool config_value_check(const struct config_option *option, const char *text, st
     case CONFIG_LIST:
         return check_list(text, reason);
     case CONFIG_ZONE:
-        if (clock_zone_exists(text))
-            return true;
-        buf_addf(reason, "\"%s\" is not a time zone of this system, as UTC or Europe/Berlin", text);
-        return false;
+        return check_zone(text, reason);
     case CONFIG_TEXT:
         return check_text(option, text, reason);
     case CONFIG_SECRET_VALUE:

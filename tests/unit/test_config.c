@@ -15,6 +15,9 @@
 #include "../../common/config_parts.h"
 
 #define GOOD_SECRET "CANARY-good-secret-1"
+/* What no line of the configuration could hold. */
+#define ODD_SECRET " \"quoted\" ; # = [x] 'ü' "
+#define LONG_SECRET_BYTES 5000
 
 static void write_file(const char *path, mode_t mode, const char *bytes, size_t len)
 {
@@ -28,7 +31,8 @@ static void write_file(const char *path, mode_t mode, const char *bytes, size_t 
 /* A folder of its own for every test, with the secret files of config_refused.txt. */
 static int make_folder(void **state)
 {
-    static const struct {
+    static char long_secret[LONG_SECRET_BYTES + 1];
+    const struct {
         const char *name, *bytes;
         size_t len;
         mode_t mode;
@@ -40,10 +44,14 @@ static int make_folder(void **state)
         {"lines", "CANARY-1\nCANARY-2\n", 18, 0600},
         {"short", "CANARY-1\n", 9, 0600},
         {"nul", "CANARY\0more", 11, 0600},
+        {"odd", ODD_SECRET "\r\n", sizeof ODD_SECRET + 1, 0600},
+        {"long", long_secret, sizeof long_secret, 0600},
     };
     char template[] = "/tmp/examhook-config-XXXXXX", *folder = mkdtemp(template);
     size_t i;
     assert_non_null(folder);
+    memset(long_secret, 'L', LONG_SECRET_BYTES);
+    long_secret[LONG_SECRET_BYTES] = '\n';
     for (i = 0; i < sizeof files / sizeof files[0]; i++) {
         char path[64];
         snprintf(path, sizeof path, "%s/%s", folder, files[i].name);
@@ -55,8 +63,8 @@ static int make_folder(void **state)
 
 static int remove_folder(void **state)
 {
-    static const char *const names[] = {"good",  "empty", "newline", "open",
-                                        "lines", "short", "nul",     "t.conf"};
+    static const char *const names[] = {"good",  "empty", "newline", "open", "lines",
+                                        "short", "nul",   "odd",     "long", "t.conf"};
     char *folder = *state, path[64];
     size_t i;
     for (i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -654,6 +662,340 @@ static void print_refuses_as_load_does(void **state)
     buf_release(&why);
 }
 
+static bool is_account_section(const struct config_option *o)
+{
+    return strcmp(o->section, "examjoint") == 0 || strcmp(o->section, "proview") == 0;
+}
+
+/* --- One role's file ------------------------------------------------------------------------------------ */
+
+/* Every option there is, none of them at its default, and values that a reader could stumble over. */
+static const char everything[] =
+    "[store]\nurl = sqlite:state/here ; relative\nlock_wait = 3s\n"
+    "[log]\nlevel = debug\n"
+    "[server]\nbody_limit = 32K\nrequest_wait = 11s\nconnections = 100\n"
+    "[verify]\nbudget = 7s\nhash_threads = 3\nqueue = 77\nlanguages = my texts\n"
+    "default_language = de\nnocase = email, login_name\n"
+    "[throttle]\nfailures = 4\nwindow = 9m\npause = 16s\nrows = 1234\nspike = 5\n"
+    "[roster]\ntimezone = UTC\nhash = bcrypt\n"
+    "[callbacks]\nopen_count_hour = 10\nopen_bytes_hour = 5M\nfetches_session_hour = 7\n"
+    "[worker]\ntransfers = 3\nconnect_timeout = 4s\nrequest_timeout = 14s\nreply_limit = 300K\npoll = 3s\n"
+    "lease = 4m\nretry_first = 61s\nretry_max = 5h\nrating_wait = 2d\nrating_wait_human = 13d\n"
+    "failure_wait = 4d\nnot_found_wait = 23h\nwatch_window = 31d\nwatch_every = 11h\nlogin_pause = 16m\n"
+    "proxy = socks5h://proxy.example:1080\n"
+    "[fields]\n3 = password\n1 = id\n"
+    "[examjoint first]\nclient_id =;odd \"id\" #1 = [x]\nclient_secret = EXAMJOINT-secret;1\n"
+    "client_secret_previous_file = good\n"
+    "[examjoint second]\nclient_id = two\nclient_secret_file = long\n"
+    "[examjoint second fields Exam; of 'the' = \"day\"]\n0 = email\n"
+    "[fields  Exam  of two words ]\n7 = matriculation\n8 = password\n"
+    "[proview tokens]\nenvironment = staging\ncallback_open = yes\n"
+    "path_token = PROVIEW-path-token-1\npath_token_previous = PROVIEW-path-token-2\n"
+    "header_name = X-Odd\nheader_secret = PROVIEW-header \"#\"\nheader_secret_previous_file = long\n"
+    "basic_user = user = 1\nbasic_password = PROVIEW-basic\nbasic_password_previous = PROVIEW-basic;2\n"
+    "username_file = odd\npassword_file = long\napp_id = TALVIEW-app\nca_file = my ca.pem\n"
+    "[proview own]\nlogin_url = https://a.example/l\nsession_url = https://a.example/s//\n"
+    "username = TALVIEW-user\npassword_hex = 54414c56494557\npassword_hex = 2d70617373\n"
+    "app_id_file = odd\npath_token_file = good\n"
+    "[proview open]\ncallback_open = yes\n";
+
+static void render(const char *path, enum config_role role, struct buf *out)
+{
+    struct buf why = BUF_INIT;
+    int64_t changed_ms = 0;
+    if (!config_render(path, role, out, &changed_ms, &why))
+        fail_msg("refused: %s", buf_str(&why));
+    assert_true(changed_ms > 0);
+    buf_release(&why);
+}
+
+static void assert_same_text(const char *a, const char *b)
+{
+    if (a && b)
+        assert_string_equal(a, b);
+    else
+        assert_true(a == b);
+}
+
+static void assert_same_general(const struct config *a, const struct config *b)
+{
+#define SAME(member) assert_int_equal(a->member, b->member)
+    assert_same_text(a->store_url, b->store_url);
+    assert_same_text(a->languages, b->languages);
+    assert_same_text(a->default_language, b->default_language);
+    assert_same_text(a->timezone, b->timezone);
+    assert_same_text(a->hash, b->hash);
+    assert_same_text(a->proxy, b->proxy);
+    assert_string_equal(b->nocase[0], "email");
+    assert_string_equal(b->nocase[1], "login_name");
+    assert_null(b->nocase[2]);
+    SAME(lock_wait_ms), SAME(log_level), SAME(body_limit_bytes), SAME(request_wait_ms), SAME(connections_max);
+    SAME(budget_ms), SAME(hash_threads), SAME(queue_max), SAME(throttle_failures), SAME(throttle_window_ms);
+    SAME(throttle_pause_ms), SAME(throttle_rows), SAME(throttle_spike), SAME(open_count_hour);
+    SAME(open_bytes_hour), SAME(fetches_session_hour), SAME(transfers_max), SAME(connect_timeout_ms);
+    SAME(request_timeout_ms), SAME(reply_limit_bytes), SAME(poll_ms), SAME(lease_ms), SAME(retry_first_ms);
+    SAME(retry_max_ms), SAME(rating_wait_ms), SAME(rating_wait_human_ms), SAME(failure_wait_ms);
+    SAME(not_found_wait_ms), SAME(watch_window_ms), SAME(watch_every_ms), SAME(login_pause_ms);
+#undef SAME
+}
+
+static void assert_same_examjoint(const struct config *a, const struct config *b)
+{
+    size_t i;
+    assert_int_equal(b->examjoint_count, 2);
+    assert_int_equal(b->fields_count, 3);
+    for (i = 0; i < a->examjoint_count; i++) {
+        assert_string_equal(a->examjoint[i].name, b->examjoint[i].name);
+        assert_string_equal(a->examjoint[i].client_id, b->examjoint[i].client_id);
+        assert_true(a->examjoint[i].client_secret.current.set);
+        assert_memory_equal(&a->examjoint[i].client_secret, &b->examjoint[i].client_secret,
+                            sizeof a->examjoint[i].client_secret);
+    }
+    for (i = 0; i < a->fields_count; i++) {
+        assert_same_text(a->fields[i].account, b->fields[i].account);
+        assert_same_text(a->fields[i].exam, b->fields[i].exam);
+        assert_memory_equal(&a->fields[i].map, &b->fields[i].map, sizeof a->fields[i].map);
+    }
+}
+
+static void assert_same_proview(const struct config *a, const struct config *b)
+{
+    size_t i;
+    assert_int_equal(b->proview_count, 3);
+    for (i = 0; i < a->proview_count; i++) {
+        const struct config_proview *p = &a->proview[i], *q = &b->proview[i];
+        assert_string_equal(p->name, q->name);
+        assert_int_equal(p->callback_open, q->callback_open);
+        assert_int_equal(p->has_path_token, q->has_path_token);
+        assert_int_equal(p->has_header, q->has_header);
+        assert_int_equal(p->has_basic, q->has_basic);
+        assert_memory_equal(&p->path_token, &q->path_token, sizeof p->path_token);
+        assert_memory_equal(&p->header_secret, &q->header_secret, sizeof p->header_secret);
+        assert_memory_equal(&p->basic, &q->basic, sizeof p->basic);
+        assert_same_text(p->header_name, q->header_name);
+        assert_same_text(p->login_url, q->login_url);
+        assert_same_text(p->session_url, q->session_url);
+        assert_same_text(p->ca_file, q->ca_file);
+        assert_same_text(p->username, q->username);
+        assert_same_text(p->password, q->password);
+        assert_same_text(p->app_id, q->app_id);
+    }
+}
+
+/* Loaded again, what a role's file says is what the whole file said to that role; and so is its own
+ * rendering. */
+static void a_roles_file_has_the_same_effect(void **state)
+{
+    static const enum config_role roles[] = {CONFIG_EXAMJOINT, CONFIG_PROVIEW, CONFIG_WORKER};
+    size_t i;
+    for (i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        struct buf first = BUF_INIT, second = BUF_INIT;
+        struct config *whole = load(*state, everything, roles[i]), *own;
+        char path[64];
+        render(whole->path, roles[i], &first);
+        snprintf(path, sizeof path, "%s/t.conf", (char *)*state);
+        write_file(path, 0600, first.data, first.len);
+        own = NULL;
+        struct buf why = BUF_INIT;
+        if (!config_load(path, roles[i], &own, &why))
+            fail_msg("refused: %s in:\n%s", buf_str(&why), first.data);
+        assert_same_general(whole, own);
+        if (roles[i] == CONFIG_EXAMJOINT)
+            assert_same_examjoint(whole, own);
+        else
+            assert_same_proview(whole, own);
+        render(path, roles[i], &second);
+        assert_string_equal(first.data, second.data);
+        config_free(whole);
+        config_free(own);
+        buf_release(&why);
+        buf_release(&first);
+        buf_release(&second);
+    }
+}
+
+/* In clear text or in digits. */
+static bool tells(const struct buf *out, const char *secret)
+{
+    struct buf digits = BUF_INIT;
+    bool found = strstr(buf_str(out), secret) != NULL;
+    for (; *secret; secret++)
+        buf_addf(&digits, "%02x", (unsigned)(unsigned char)*secret);
+    found = found || strstr(buf_str(out), buf_str(&digits));
+    buf_release(&digits);
+    return found;
+}
+
+static void a_roles_file_has_no_secret_of_another(void **state)
+{
+    static const struct {
+        enum config_role role;
+        const char *own, *others[4];
+    } cases[] = {{CONFIG_EXAMJOINT, "EXAMJOINT-", {"PROVIEW-", "TALVIEW-", "quoted", "TALVIEW"}},
+                 {CONFIG_PROVIEW, "PROVIEW-", {"EXAMJOINT-", "TALVIEW-", "quoted", "client_id"}},
+                 {CONFIG_WORKER, "TALVIEW-", {"EXAMJOINT-", "PROVIEW-", "CANARY", "client_id"}}};
+    size_t i, j;
+    char path[64];
+    write_config(*state, everything, 0600, path);
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf out = BUF_INIT, why = BUF_INIT;
+        struct config *config = NULL;
+        render(path, cases[i].role, &out);
+        assert_true(tells(&out, cases[i].own));
+        for (j = 0; j < sizeof cases[i].others / sizeof cases[i].others[0]; j++) {
+            if (tells(&out, cases[i].others[j]))
+                fail_msg("\"%s\" is in:\n%s", cases[i].others[j], out.data);
+        }
+        /* The program of another role does not run on it with half of what it needs. */
+        if (cases[i].role == CONFIG_WORKER) {
+            write_file(path, 0600, out.data, out.len);
+            assert_false(config_load(path, CONFIG_PROVIEW, &config, &why));
+            write_config(*state, everything, 0600, path);
+        }
+        buf_release(&out);
+        buf_release(&why);
+    }
+}
+
+/* What the table gives to a role is in its file, whatever is added to the table one day. */
+static void a_roles_file_has_every_option_of_it(void **state)
+{
+    static const enum config_role roles[] = {CONFIG_EXAMJOINT, CONFIG_PROVIEW, CONFIG_WORKER};
+    const struct config_option *o;
+    size_t i;
+    char path[64];
+    write_config(*state, everything, 0600, path);
+    for (i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        struct buf out = BUF_INIT, plain = BUF_INIT, digits = BUF_INIT;
+        render(path, roles[i], &out);
+        for (o = config_options; o->section; o++) {
+            bool anothers = (strcmp(o->section, "examjoint") == 0) != (roles[i] == CONFIG_EXAMJOINT) &&
+                            is_account_section(o);
+            if (!(o->roles & (unsigned)roles[i]) || anothers)
+                continue;
+            buf_clear(&plain);
+            buf_clear(&digits);
+            buf_addf(&plain, "\n%s =", o->name);
+            buf_addf(&digits, "\n%s_hex = ", o->name);
+            if (!strstr(out.data, plain.data) && !strstr(out.data, digits.data))
+                fail_msg("no %s in:\n%s", o->name, out.data);
+        }
+        buf_release(&out);
+        buf_release(&plain);
+        buf_release(&digits);
+    }
+}
+
+static void rendering_names_file_and_line(void **state)
+{
+    static const struct {
+        const char *text, *expected;
+        enum config_role role;
+    } cases[] = {
+        {"[log]\nlevel = loud\n", ":2: level: ", CONFIG_WORKER},
+        {"[proview a]\ncallback_open = yes\nusername = u\npassword_file = empty\napp_id = a\n",
+         ":4: password_file: ", CONFIG_WORKER},
+        {"[examjoint a]\nclient_id = c\nclient_secret_file = none\n",
+         ":3: client_secret_file: ", CONFIG_EXAMJOINT},
+        {"[verify]\nlanguages = %l\n", ":2: ", CONFIG_EXAMJOINT},
+        {"\n[verify]\nlanguages = "
+         "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+         "nnnnnn"
+         "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn\n",
+         ":3: languages: with its whole path this cannot stand on a line", CONFIG_EXAMJOINT},
+    };
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf out = BUF_INIT, why = BUF_INIT, expected = BUF_INIT;
+        int64_t changed_ms = -1;
+        char path[64];
+        write_config(*state, cases[i].text, 0600, path);
+        assert_false(config_render(path, cases[i].role, &out, &changed_ms, &why));
+        buf_addf(&expected, "%s%s", path, cases[i].expected);
+        if (!strstr(buf_str(&why), expected.data))
+            fail_msg("no \"%s\" in \"%s\"", expected.data, buf_str(&why));
+        assert_int_equal(out.len, 0);
+        assert_int_equal(changed_ms, -1);
+        buf_release(&out);
+        buf_release(&why);
+        buf_release(&expected);
+    }
+}
+
+/* The worker ends a pause early when somebody has changed the credentials: a new rendering is no such change.
+ */
+static void rendering_tells_when_something_was_changed(void **state)
+{
+    const struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}},
+                          young[2] = {{.tv_sec = 2000}, {.tv_sec = 2000}};
+    struct buf out = BUF_INIT, why = BUF_INIT;
+    int64_t changed_ms = 0;
+    char path[64], secret[64];
+    write_config(*state,
+                 "[proview a]\ncallback_open = yes\nusername = u\npassword_file = good\napp_id = a\n"
+                 "path_token_file = odd\n",
+                 0600, path);
+    snprintf(secret, sizeof secret, "%s/good", (char *)*state);
+    assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+    assert_int_equal(utimensat(AT_FDCWD, secret, young, 0), 0);
+    assert_true(config_render(path, CONFIG_WORKER, &out, &changed_ms, &why));
+    assert_int_equal(changed_ms, 2000000);
+    assert_int_equal(utimensat(AT_FDCWD, secret, old, 0), 0);
+    assert_int_equal(utimensat(AT_FDCWD, path, young, 0), 0);
+    assert_true(config_render(path, CONFIG_WORKER, &out, &changed_ms, &why));
+    assert_int_equal(changed_ms, 2000000);
+    buf_release(&out);
+    buf_release(&why);
+}
+
+/* --- What systemd hands over ---------------------------------------------------------------------------- */
+
+static enum secret_match matches(const char *folder, const char *text, const char *secret)
+{
+    struct config *config = load(folder, text, CONFIG_EXAMJOINT);
+    enum secret_match match = secret_check(&config->examjoint[0].client_secret, secret, strlen(secret));
+    config_free(config);
+    return match;
+}
+
+static void a_credential_comes_before_the_file_beside(void **state)
+{
+    static const char relative[] = "[examjoint a]\nclient_id = c\nclient_secret_file = good\n",
+                      absolute[] = "[examjoint a]\nclient_id = c\nclient_secret_file = @/good\n";
+    const char *folder = *state;
+    char credentials[64], file[80];
+    struct buf out = BUF_INIT;
+    snprintf(credentials, sizeof credentials, "%s/credentials", folder);
+    snprintf(file, sizeof file, "%s/good", credentials);
+    assert_int_equal(mkdir(credentials, 0700), 0);
+    setenv("CREDENTIALS_DIRECTORY", credentials, 1);
+    /* Not handed over: beside the configuration, as ever. */
+    assert_int_equal(matches(folder, relative, GOOD_SECRET), SECRET_CURRENT);
+    write_file(file, 0400, "handed-over\n", 12);
+    assert_int_equal(matches(folder, relative, "handed-over"), SECRET_CURRENT);
+    print(folder, relative, &out);
+    assert_non_null(strstr(out.data, file));
+    assert_int_equal(matches(folder, absolute, GOOD_SECRET), SECRET_CURRENT);
+    unsetenv("CREDENTIALS_DIRECTORY");
+    assert_int_equal(matches(folder, relative, GOOD_SECRET), SECRET_CURRENT);
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(rmdir(credentials), 0);
+    buf_release(&out);
+}
+
+static void without_accounts_it_loads_for_every_role(void **state)
+{
+    static const enum config_role roles[] = {CONFIG_EXAMJOINT, CONFIG_PROVIEW, CONFIG_WORKER,
+                                             CONFIG_OPERATOR};
+    size_t i;
+    for (i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        struct config *config = load(*state, "[log]\nlevel = info\n", roles[i]);
+        assert_int_equal(config->examjoint_count + config->proview_count, 0);
+        assert_false(config->personal);
+        config_free(config);
+    }
+}
+
 /* --- The table, the manual page, the sample ------------------------------------------------------------- */
 
 static void read_whole(const char *path, struct buf *out)
@@ -686,11 +1028,6 @@ static const char *find_between(const char *begin, const char *end, const struct
 {
     const char *at = strstr(begin, buf_str(what));
     return at && (!end || at < end) ? at : NULL;
-}
-
-static bool is_account_section(const struct config_option *o)
-{
-    return strcmp(o->section, "examjoint") == 0 || strcmp(o->section, "proview") == 0;
 }
 
 /* How the manual tells what is taken where nothing is said. */
@@ -842,6 +1179,13 @@ int main(void)
         cmocka_unit_test(prints_what_counts),
         cmocka_unit_test(print_can_be_read_again),
         cmocka_unit_test(print_refuses_as_load_does),
+        cmocka_unit_test(a_roles_file_has_the_same_effect),
+        cmocka_unit_test(a_roles_file_has_no_secret_of_another),
+        cmocka_unit_test(a_roles_file_has_every_option_of_it),
+        cmocka_unit_test(rendering_names_file_and_line),
+        cmocka_unit_test(rendering_tells_when_something_was_changed),
+        cmocka_unit_test(a_credential_comes_before_the_file_beside),
+        cmocka_unit_test(without_accounts_it_loads_for_every_role),
         cmocka_unit_test(manual_has_every_option),
         cmocka_unit_test(sample_has_every_option),
         cmocka_unit_test(sample_can_be_read),
