@@ -16,7 +16,9 @@ enum check_level { CHECK_OK, CHECK_WARNING, CHECK_FAILED };
 struct check_report {
     FILE *out;
     bool json;
-    int failed; /* lines that say so */
+    bool start;       /* only what prevents running fails */
+    bool one_program; /* asked for one program, by its own user: what that one cannot read, it needs */
+    int failed;       /* lines that say so */
 };
 
 /* `advice` NULL: nothing to do. */
@@ -27,7 +29,12 @@ void check_line(struct check_report *report, enum check_level level, const char 
    operator's role reads, NULL when that was refused. */
 void check_config_roles(struct check_report *report, const char *path, unsigned roles,
                         struct config **config);
-void check_config_sense(struct check_report *report, const char *path, const struct config *config);
+void check_config_sense(struct check_report *report, const char *path, const struct config *config,
+                        unsigned roles);
+/* Whether the store of these areas is open to those whom it is no business of: then no program starts. */
+void check_closed(struct check_report *report, const struct config *config, unsigned areas);
+/* Whether the web may show what it must not, as far as names of folders tell. */
+void check_place(struct check_report *report, const char *path, const struct config *config);
 /* The accounts' rosters and whether they hold what [fields] maps. */
 void check_roster(struct check_report *report, const struct config *config);
 /* One login for each Proview account, unless the worker waits after wrong credentials. Keeps no token. */

@@ -21,7 +21,7 @@ static const struct {
 static void refused(struct check_report *report, const char *what, const struct buf *why)
 {
     /* Secrets of one program are hidden from another one's user on purpose. */
-    bool hidden = geteuid() != 0 && strstr(buf_str(why), "Permission denied");
+    bool hidden = !report->one_program && geteuid() != 0 && strstr(buf_str(why), "Permission denied");
 
     if (hidden)
         check_line(report, CHECK_WARNING, what, "look again as that program's user, or as root",
@@ -83,7 +83,7 @@ void check_config_roles(struct check_report *report, const char *path, unsigned 
         }
     } else {
         refused(report, "configuration", &why);
-        if (geteuid() != 0 && strstr(buf_str(&why), "Permission denied"))
+        if (!report->one_program && geteuid() != 0 && strstr(buf_str(&why), "Permission denied"))
             check_line(report, CHECK_FAILED, "configuration", "give the programs' group the right to read it",
                        "%s: this user cannot work with it", path);
     }
@@ -129,10 +129,17 @@ static void check_store_folder(struct check_report *report, const struct config 
     free(folder);
 }
 
-static void check_accounts(struct check_report *report, const struct config *config)
+/* A fresh installation runs before anybody has configured it. */
+static void check_accounts(struct check_report *report, const struct config *config, unsigned roles)
 {
-    if (!config->examjoint_count && !config->proview_count)
-        check_line(report, CHECK_FAILED, "accounts", "add [examjoint NAME] or [proview NAME]",
+    bool examjoint = (roles & CONFIG_EXAMJOINT) && config->examjoint_count;
+    bool proview = (roles & (CONFIG_PROVIEW | CONFIG_WORKER)) && config->proview_count;
+
+    if (!examjoint && !proview)
+        check_line(report, CHECK_WARNING, "accounts",
+                   roles == CONFIG_EXAMJOINT  ? "add [examjoint NAME]"
+                   : roles & CONFIG_EXAMJOINT ? "add [examjoint NAME] or [proview NAME]"
+                                              : "add [proview NAME]",
                    "none is configured: every request is refused");
     for (size_t i = 0; i < config->proview_count; i++) {
         const struct config_proview *p = &config->proview[i];
@@ -194,11 +201,12 @@ static void check_languages(struct check_report *report, const struct config *co
     buf_release(&why);
 }
 
-void check_config_sense(struct check_report *report, const char *path, const struct config *config)
+void check_config_sense(struct check_report *report, const char *path, const struct config *config,
+                        unsigned roles)
 {
     check_mode(report, path);
     check_store_folder(report, config);
-    check_accounts(report, config);
+    check_accounts(report, config, roles);
     check_limits(report, config);
     if (config->examjoint_count)
         check_languages(report, config);

@@ -22,7 +22,7 @@ enum { KEY_START = 's', KEY_ONLINE = 'o', KEY_FULL = 'f', KEY_SOCKET = 'k', KEY_
 
 const struct cli_option cmd_check_options[] = {
     {"start", NULL, KEY_START, "only what prevents running, in under a second"},
-    {"for", "PROGRAM", KEY_FOR, "only what examjoint, proview or work needs"},
+    {"for", "PROGRAM", KEY_FOR, "only what examjoint, proview or worker needs"},
     {"online", NULL, KEY_ONLINE, "also whether Talview accepts the login"},
     {"full", NULL, KEY_FULL, "also the integrity of every file of the store; takes its time"},
     {"socket", "PATH", KEY_SOCKET,
@@ -33,7 +33,7 @@ const struct cli_option cmd_check_options[] = {
 };
 
 struct check_options {
-    bool start, online, full, json;
+    bool start, online, full, json, one_program;
     unsigned roles, write_areas, read_areas;
     const char *sockets[SOCKETS_MAX];
     size_t socket_count;
@@ -72,18 +72,20 @@ void check_line(struct check_report *report, enum check_level level, const char 
 static bool choose_program(struct check_options *options, const char *name)
 {
     static const struct {
-        const char *name;
-        unsigned roles, write_areas, read_areas;
+        enum config_role role;
+        unsigned write_areas, read_areas;
     } programs[] = {
-        {"examjoint", CONFIG_EXAMJOINT, STORE_EXAMJOINT, STORE_ROSTER},
-        {"proview", CONFIG_PROVIEW, STORE_PROVIEW, 0},
-        {"work", CONFIG_WORKER, STORE_RATINGS, STORE_PROVIEW},
+        {CONFIG_EXAMJOINT, STORE_EXAMJOINT, STORE_ROSTER},
+        {CONFIG_PROVIEW, STORE_PROVIEW, 0},
+        {CONFIG_WORKER, STORE_RATINGS, STORE_PROVIEW},
     };
+    enum config_role role;
 
-    for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-        if (strcmp(programs[i].name, name))
+    for (size_t i = 0; cli_role(name, &role) && i < sizeof(programs) / sizeof(programs[0]); i++) {
+        if (programs[i].role != role)
             continue;
-        options->roles = programs[i].roles;
+        options->one_program = true;
+        options->roles = role;
         options->write_areas = programs[i].write_areas;
         options->read_areas = programs[i].read_areas;
         return true;
@@ -108,7 +110,7 @@ static int take_option(struct cli *cli, struct check_options *options, int key, 
         return CLI_FINE;
     case KEY_FOR:
         return choose_program(options, value) ? CLI_FINE
-                                              : cli_usage(cli, "--for is examjoint, proview or work");
+                                              : cli_usage(cli, "--for is examjoint, proview or worker");
     case KEY_SOCKET:
         if (options->socket_count == SOCKETS_MAX)
             return cli_usage(cli, "at most %d sockets", SOCKETS_MAX);
@@ -152,7 +154,11 @@ static void take_finding(void *context, const struct store_finding *finding)
     char what[64];
 
     snprintf(what, sizeof(what), "store, %.40s", finding->area);
-    check_line(report, finding->ok ? CHECK_OK : CHECK_FAILED, what, finding->advice, "%s", finding->text);
+    enum check_level level = finding->ok                          ? CHECK_OK
+                             : finding->harmless && report->start ? CHECK_WARNING
+                                                                  : CHECK_FAILED;
+
+    check_line(report, level, what, finding->advice, "%s", finding->text);
 }
 
 static bool any_event(void *context, const struct store_event_row *row)
@@ -197,10 +203,12 @@ static void run(struct check_report *report, const char *path, const struct chec
 
     check_config_roles(report, path, options->roles, &config);
     if (config) {
+        check_closed(report, config, options->write_areas | options->read_areas);
         store_check(config->store_url, options->write_areas, options->read_areas, options->full, take_finding,
                     report);
         if (!options->start) {
-            check_config_sense(report, path, config);
+            check_config_sense(report, path, config, options->roles);
+            check_place(report, path, config);
             if (options->roles & CONFIG_EXAMJOINT)
                 check_roster(report, config);
             check_clock(report, config);
@@ -234,6 +242,8 @@ int cmd_check(struct cli *cli, int argc, char **argv)
     if (options.start && (options.full || options.online))
         return cli_usage(cli, "--start is quick: it goes neither with --full nor with --online");
     report.json = options.json;
+    report.start = options.start;
+    report.one_program = options.one_program;
     path = config_find(cli->config_option);
     run(&report, path, &options);
     free(path);

@@ -369,6 +369,7 @@ enum store_status store_backup(const char *url, const char *folder, struct buf *
 struct store_finding {
     const char *area; /* "roster", ... */
     bool ok;
+    bool harmless;      /* not ok, but a program runs all the same, or will by itself */
     const char *text;   /* what was found */
     const char *advice; /* what to do; NULL when ok */
 };

@@ -429,6 +429,12 @@ static void find_bad(const struct check *check, const char *text, const char *ad
     check->fn(check->context, &finding);
 }
 
+static void find_harmless(const struct check *check, const char *text, const char *advice)
+{
+    struct store_finding finding = {.area = check->area, .harmless = true, .text = text, .advice = advice};
+    check->fn(check->context, &finding);
+}
+
 static const char *advice_for(enum store_status status)
 {
     switch (status) {
@@ -452,7 +458,10 @@ static const char *advice_for(enum store_status status)
 
 static void find_failed(const struct check *check, enum store_status status)
 {
-    find_bad(check, store_message(check->store), advice_for(status));
+    if (status == STORE_BUSY || status == STORE_FULL)
+        find_harmless(check, store_message(check->store), advice_for(status));
+    else
+        find_bad(check, store_message(check->store), advice_for(status));
 }
 
 /* Others must not get at what is there. */
@@ -467,7 +476,7 @@ static bool check_mode(const struct check *check, const char *path, mode_t forbi
     if (!(there.st_mode & forbidden))
         return true;
     snprintf(text, sizeof text, "%s has mode %04o: %s", path, (unsigned)(there.st_mode & 07777), what);
-    find_bad(
+    find_harmless(
         check, text,
         "chmod it to 0750 (folders; ratings 0700), 0640 (stores; ratings.db 0600) or 0600 (identity.key)");
     return false;
@@ -506,8 +515,8 @@ static void check_journal(const struct check *check)
         find_bad(check, "a write-ahead log on a network file system",
                  "stop the programs, run `examhook migrate`");
     else if (!file->wal && !network)
-        find_bad(check, "a rollback journal where a write-ahead log would be faster",
-                 "run `examhook migrate`");
+        find_harmless(check, "a rollback journal where a write-ahead log would be faster",
+                      "run `examhook migrate`");
     else
         find_ok(check,
                 file->wal ? "journal: write-ahead log" : "journal: rollback, as the file system wants");
@@ -518,7 +527,7 @@ static void check_journal(const struct check *check)
     if (stat(buf_str(&path), &log) == 0 && log.st_size > WAL_BYTES_ODD) {
         snprintf(text, sizeof text, "the write-ahead log has grown to %lld MiB",
                  (long long)log.st_size >> 20);
-        find_bad(check, text, "look for a program that reads without end (a backup, a shell)");
+        find_harmless(check, text, "look for a program that reads without end (a backup, a shell)");
     }
     buf_release(&path);
 }
@@ -533,7 +542,7 @@ static void check_room(const struct check *check)
     if (room >= FREE_BYTES_LOW && (fs.f_files == 0 || fs.f_favail > 16))
         return;
     snprintf(text, sizeof text, "the disk has only %llu MiB left", room >> 20);
-    find_bad(check, text, "make room on the disk");
+    find_harmless(check, text, "make room on the disk");
 }
 
 /* A round that writes nothing shows that one could begin. */
