@@ -300,7 +300,8 @@ void talview_excerpt(const char *text, size_t len, const char *token, struct buf
 
 struct talview_account {
     struct talview_target target;
-    struct buf authorities; /* the system's and ca_file's; empty where there is no ca_file */
+    struct buf authorities; /* the host's and ca_file's; empty where there is no ca_file */
+    char *bundle;           /* without ca_file: the host's; NULL: it has none, and nothing needs one */
     struct talview_account *next;
 };
 
@@ -413,6 +414,7 @@ void talview_free(struct talview *talview)
     for (struct talview_account *a = talview->accounts, *next; a; a = next) {
         next = a->next;
         buf_release(&a->authorities);
+        free(a->bundle);
         free(a);
     }
     free(talview);
@@ -441,14 +443,73 @@ out:
     return ok;
 }
 
-/* The system's authorities and the file's in one text: CURLOPT_CAINFO alone would replace the former. Where
-   the system has none (no ca-certificates) the file's stand alone. */
+static bool is_bundle(const char *path)
+{
+    struct buf text = BUF_INIT;
+    bool ok = read_certificates(path, &text);
+    buf_release(&text);
+    return ok;
+}
+
+const char *talview_authorities(struct buf *why)
+{
+    static const char *const usual[] = {
+        "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Ubuntu, Arch, Gentoo */
+        "/etc/pki/tls/certs/ca-bundle.crt",                  /* Red Hat and its kin, older ones too */
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* the same, newer ones */
+        "/etc/ssl/ca-bundle.pem",                            /* SUSE */
+        "/etc/ssl/cert.pem",                                 /* Alpine */
+    };
+    const char *named = getenv("SSL_CERT_FILE");
+    const char *built_in = curl_version_info(CURLVERSION_NOW)->cainfo;
+    if (named && named[0] != '\0') {
+        if (is_bundle(named))
+            return named;
+        buf_addf(why, "%s, which SSL_CERT_FILE names, cannot be read, or holds no certificate", named);
+        return NULL;
+    }
+    if (built_in && is_bundle(built_in))
+        return built_in;
+    for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++) {
+        if (is_bundle(usual[i]))
+            return usual[i];
+    }
+    buf_addf(why, "this host has no bundle of them, not in %s nor in another usual place", usual[0]);
+    return NULL;
+}
+
+/* The host's authorities and the file's in one text: CURLOPT_CAINFO alone would replace the former. Where
+   the host has none (no ca-certificates) the file's stand alone. */
 static bool gather_authorities(const char *ca_file, struct buf *out)
 {
-    const char *system = curl_version_info(CURLVERSION_NOW)->cainfo;
-    if (system)
-        (void)read_certificates(system, out);
+    struct buf why = BUF_INIT;
+    const char *host = talview_authorities(&why);
+    if (host)
+        (void)read_certificates(host, out);
+    buf_release(&why);
     return read_certificates(ca_file, out);
+}
+
+/* False with `why`: there is nothing to judge a server's certificate by. */
+static bool find_authorities(struct talview_account *account, struct buf *why)
+{
+    const struct talview_target *target = &account->target;
+    struct buf reason = BUF_INIT;
+    if (target->ca_file) {
+        if (gather_authorities(target->ca_file, &account->authorities))
+            return true;
+        buf_addf(why, "ca_file %s cannot be read, or holds no certificate", target->ca_file);
+        return false;
+    }
+    const char *host = talview_authorities(&reason);
+    account->bundle = host ? xstrdup(host) : NULL;
+    bool ok = account->bundle ||
+              (!strncasecmp(target->login_url, "http:", 5) && !strncasecmp(target->session_url, "http:", 5));
+    if (!ok)
+        buf_addf(why, "no certificate authorities: %s (name a file by ca_file or SSL_CERT_FILE)",
+                 buf_str(&reason));
+    buf_release(&reason);
+    return ok;
 }
 
 static const char *target_fault(const struct talview_target *target)
@@ -477,8 +538,7 @@ struct talview_account *talview_account_add(struct talview *talview, const struc
     }
     struct talview_account *account = xcalloc(1, sizeof(*account));
     account->target = *target;
-    if (target->ca_file && !gather_authorities(target->ca_file, &account->authorities)) {
-        buf_addf(why, "ca_file %s cannot be read, or holds no certificate", target->ca_file);
+    if (!find_authorities(account, why)) {
         buf_release(&account->authorities);
         free(account);
         return NULL;
@@ -556,6 +616,8 @@ static bool set_tls(CURL *easy, const struct talview_account *account)
     if (account->authorities.len > 0) {
         struct curl_blob blob = {account->authorities.data, account->authorities.len, CURL_BLOB_NOCOPY};
         ok = ok && curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob) == CURLE_OK;
+    } else if (account->bundle) {
+        ok = ok && curl_easy_setopt(easy, CURLOPT_CAINFO, account->bundle) == CURLE_OK;
     }
     return ok;
 }

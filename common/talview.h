@@ -81,6 +81,11 @@ void talview_excerpt(const char *text, size_t len, const char *token, struct buf
 
 /* --- Transfers ------------------------------------------------------------------------------------------ */
 
+/* The host's bundle of certificate authorities: the file that SSL_CERT_FILE names, else libcurl's own, else
+   the first of the usual places of Linux distributions that holds one. A text that lives on; NULL with `why`.
+ */
+const char *talview_authorities(struct buf *why);
+
 struct talview;
 struct talview_account;
 
@@ -94,7 +99,7 @@ struct talview_limits {
 struct talview_target {
     const char *login_url;
     const char *session_url; /* "/UUID" is appended */
-    const char *ca_file;     /* NULL; else authorities beside the system's own, not instead of them */
+    const char *ca_file;     /* NULL; else authorities beside the host's own, not instead of them */
     const char *username, *password, *app_id;
 };
 
@@ -102,8 +107,8 @@ struct talview_target {
 struct talview *talview_new(const struct talview_limits *limits);
 /* Drops what is under way without a word. */
 void talview_free(struct talview *talview);
-/* NULL with `why`: an address that is refused, a ca_file that cannot be read or holds no certificate, an
-   app_id that cannot stand in a header. Freed with the engine. */
+/* NULL with `why`: an address that is refused, a ca_file that cannot be read or holds no certificate, no
+   authorities at all for an https address, an app_id that cannot stand in a header. Freed with the engine. */
 struct talview_account *talview_account_add(struct talview *talview, const struct talview_target *target,
                                             struct buf *why);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../../common/json.h"
 #include "../../common/talview.h"
@@ -306,6 +307,53 @@ static void a_target_that_is_refused(void **state)
     buf_release(&why);
 }
 
+/* The bundle is the host's, wherever it lies; without one nothing is called. */
+static void authorities(void **state)
+{
+    static const struct talview_limits LIMITS = {.transfers_max = 1, .reply_limit_bytes = 1024};
+    static const char PEM[] = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+    struct buf why = BUF_INIT;
+    char path[] = "/tmp/examhook-authorities-XXXXXX";
+    struct talview_target target = {.login_url = "https://talview.example/v1/user/login",
+                                    .session_url = "https://talview.example/v1/sessions",
+                                    .username = "u",
+                                    .password = "p",
+                                    .app_id = "a"};
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    (void)state;
+
+    struct talview *talview = talview_new(&LIMITS);
+    assert_non_null(talview);
+    setenv("SSL_CERT_FILE", path, 1); /* empty: no bundle */
+    assert_null(talview_authorities(&why));
+    assert_non_null(strstr(buf_str(&why), path));
+    buf_clear(&why);
+    assert_null(talview_account_add(talview, &target, &why));
+    assert_non_null(strstr(buf_str(&why), "certificate authorities"));
+    assert_non_null(strstr(buf_str(&why), path));
+    struct talview_target local = target;
+    local.login_url = "http://127.0.0.1:1/login";
+    local.session_url = "http://127.0.0.1:1/sessions";
+    assert_non_null(talview_account_add(talview, &local, &why));
+
+    assert_int_equal(write(fd, PEM, sizeof(PEM) - 1), sizeof(PEM) - 1);
+    close(fd);
+    assert_string_equal(talview_authorities(&why), path);
+    assert_non_null(talview_account_add(talview, &target, &why));
+
+    /* One's own stands alone where the host has none. */
+    setenv("SSL_CERT_FILE", "/nonexistent/bundle.pem", 1);
+    assert_null(talview_account_add(talview, &target, &why));
+    target.ca_file = path;
+    assert_non_null(talview_account_add(talview, &target, &why));
+
+    unsetenv("SSL_CERT_FILE");
+    talview_free(talview);
+    unlink(path);
+    buf_release(&why);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +367,7 @@ int main(void)
         cmocka_unit_test(uuids),
         cmocka_unit_test(what_is_kept_is_text_and_no_token),
         cmocka_unit_test(a_target_that_is_refused),
+        cmocka_unit_test(authorities),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
