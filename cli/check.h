@@ -35,6 +35,9 @@ void check_config_sense(struct check_report *report, const char *path, const str
 void check_closed(struct check_report *report, const struct config *config, unsigned areas);
 /* Whether the web may show what it must not, as far as names of folders tell. */
 void check_place(struct check_report *report, const char *path, const struct config *config);
+/* What the worker needs of the machine to call Talview: certificate authorities, name servers. Says nothing
+   where no account has credentials. */
+void check_host(struct check_report *report, const char *path);
 /* The accounts' rosters and whether they hold what [fields] maps. */
 void check_roster(struct check_report *report, const struct config *config);
 /* One login for each Proview account, unless the worker waits after wrong credentials. Keeps no token. */

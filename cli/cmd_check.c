@@ -206,6 +206,8 @@ static void run(struct check_report *report, const char *path, const struct chec
         check_closed(report, config, options->write_areas | options->read_areas);
         store_check(config->store_url, options->write_areas, options->read_areas, options->full, take_finding,
                     report);
+        if (options->roles & CONFIG_WORKER)
+            check_host(report, path);
         if (!options->start) {
             check_config_sense(report, path, config, options->roles);
             check_place(report, path, config);
