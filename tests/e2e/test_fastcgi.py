@@ -269,7 +269,8 @@ def slots_taken(program):
     """As if other processes were checking passwords in every slot there is."""
     with ExitStack() as held:
         for n in range(os.cpu_count()):
-            slot = held.enter_context(open(program.folder / "store" / "examjoint" / f"hash-slot-{n}", "ab"))
+            path = program.folder / "store" / "examjoint" / f"hash-slot-{n}"
+            slot = held.enter_context(open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "ab"))
             fcntl.flock(slot, fcntl.LOCK_EX)
         yield
 
