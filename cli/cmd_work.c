@@ -12,12 +12,13 @@
 #include "cli.h"
 #include "worker.h"
 #include "../common/log.h"
+#include "../common/notify.h"
 
 #define BUDGET_DEFAULT_S 50 /* cron's shortest interval is a minute */
 #define BUDGET_MAX_S 86400
 
 const struct cli_option cmd_work_options[] = {
-    {"once", NULL, 'o', "do all that is due now, then end: for cron"},
+    {"once", NULL, 'o', "do all that is due now, then end: for cron; ends at once where another runs"},
     {"budget", "SECONDS", 'b', "with --once: end by then (50), giving back what is under way"},
     {NULL, NULL, 0, NULL},
 };
@@ -44,38 +45,50 @@ static bool read_options(struct cli *cli, int argc, char **argv, struct worker_r
     return true;
 }
 
-/* A descriptor that can be read once SIGTERM or SIGINT came; -1: none to be had. */
+/* A descriptor that can be read once SIGTERM, SIGINT or SIGHUP came; -1: none to be had. */
 static int signals_open(void)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
         return -1;
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* One --once at a time. Leases would keep two from fetching the same session; but where one takes longer than
-   cron's interval they would pile up. -1 with *running: another one has it. */
-static int lock_once(const struct config *config, bool *running)
+/* Takes what came. True: nothing but SIGHUP. */
+static bool only_hangups(int signals_fd)
+{
+    struct signalfd_siginfo info;
+    bool hangup = false, stop = false;
+    while (read(signals_fd, &info, sizeof(info)) == sizeof(info)) {
+        hangup = hangup || info.ssi_signo == SIGHUP;
+        stop = stop || info.ssi_signo != SIGHUP;
+    }
+    return hangup && !stop;
+}
+
+/* --- Who else runs -------------------------------------------------------------------------------------- */
+
+/*
+ * Leases keep two workers from fetching the same session, so two that run for ever do no harm. But one --once
+ * that takes longer than cron's interval would have more and more beside it, and beside a worker that runs
+ * for ever it has nothing to do. once.lock  held by the one --once that runs work.lock  shared by all that
+ * run for ever; --once only tries whether it could have it alone
+ */
+static int lock_open(const struct config *config, const char *name)
 {
     struct buf path = BUF_INIT;
     struct stat st;
-    *running = false;
     char *folder = store_area_folder(config->store_url, STORE_RATINGS);
     if (!folder)
         return -1;
-    buf_addf(&path, "%s/once.lock", folder);
+    buf_addf(&path, "%s/%s", folder, name);
     int fd = open(buf_str(&path), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
     /* One that root made by hand must not keep out the user whose cron does it. */
-    bool ok =
-        fd >= 0 && (geteuid() != 0 || (stat(folder, &st) == 0 && fchown(fd, st.st_uid, st.st_gid) == 0));
-    if (ok && flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        *running = errno == EWOULDBLOCK;
-        ok = false;
-    }
-    if (fd >= 0 && !ok) {
+    if (fd >= 0 && geteuid() == 0 && (stat(folder, &st) != 0 || fchown(fd, st.st_uid, st.st_gid) != 0)) {
         close(fd);
         fd = -1;
     }
@@ -84,19 +97,98 @@ static int lock_once(const struct config *config, bool *running)
     return fd;
 }
 
-static int work(struct cli *cli, const struct config *config, struct store *store, struct worker_run *run)
+static int lock_take(const struct config *config, const char *name, int how)
 {
-    run->stop_fd = signals_open();
-    if (run->stop_fd < 0)
-        return cli_failed(cli, "signals cannot be waited for: %s", strerrordesc_np(errno));
+    int fd = lock_open(config, name), result = -1;
+    while (fd >= 0 && (result = flock(fd, how)) != 0 && errno == EINTR)
+        ;
+    if (fd < 0 || result == 0)
+        return fd;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+/* What is held as long as this worker runs. -1 with errno; EWOULDBLOCK: another runs. */
+static int lock_worker(const struct config *config, bool once)
+{
+    if (!once)
+        return lock_take(config, "work.lock", LOCK_SH);
+    int fd = lock_take(config, "once.lock", LOCK_EX | LOCK_NB);
+    if (fd < 0)
+        return -1;
+    int probe = lock_take(config, "work.lock", LOCK_EX | LOCK_NB);
+    if (probe >= 0) {
+        close(probe);
+        return fd;
+    }
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+/* --- The configuration is read again -------------------------------------------------------------------- */
+
+/* The store is open already. */
+static void keep_store(struct config *fresh, struct config *old)
+{
+    bool same = strcmp(fresh->store_url, old->store_url) == 0 && fresh->lock_wait_ms == old->lock_wait_ms;
+    if (same)
+        return;
+    log_warn("needs a restart: until then the old value stays", LOG_S("option", "[store]"));
+    char *url = fresh->store_url;
+    fresh->store_url = old->store_url;
+    old->store_url = url;
+    fresh->lock_wait_ms = old->lock_wait_ms;
+}
+
+static void read_again(struct config **config)
+{
+    struct config *fresh = NULL;
+    struct buf why = BUF_INIT;
+    notify_reloading();
+    if (config_load((*config)->path, CONFIG_WORKER, &fresh, &why)) {
+        keep_store(fresh, *config);
+        config_free(*config);
+        *config = fresh;
+        log_setup("examhook", fresh->log_level);
+        log_info("the configuration was read again", LOG_S("config", fresh->path));
+    } else {
+        log_error("the configuration was not taken, the old one stays", LOG_S("reason", buf_str(&why)));
+    }
+    buf_release(&why);
+    notify_ready();
+}
+
+/* --- Running -------------------------------------------------------------------------------------------- */
+
+static void say_up(const struct config *config)
+{
+    if (config->proview_count == 0)
+        log_warn("no [proview NAME] section: there is nothing to fetch", LOG_S("config", config->path));
+    log_info("the worker is up", LOG_I("accounts", (long long)config->proview_count));
+    notify_ready();
+}
+
+static int work(struct cli *cli, struct config **config, struct store *store, struct worker_run *run)
+{
+    enum store_status status;
+    bool again = true;
     if (!run->once)
-        log_info("the worker is up", LOG_I("accounts", (long long)config->proview_count));
-    enum store_status status = worker_run(config, store, run);
-    close(run->stop_fd);
+        say_up(*config);
+    do {
+        status = worker_run(*config, store, run);
+        again = status == STORE_OK && !run->once && only_hangups(run->stop_fd);
+        if (again)
+            read_again(config);
+    } while (again);
+    notify_stopping();
     if (status != STORE_OK)
         return cli_store_failed(cli, store, status, "the worker ended early");
     if (!run->once)
-        log_info("the worker has ended", LOG_I("accounts", (long long)config->proview_count));
+        log_info("the worker has ended", LOG_I("accounts", (long long)(*config)->proview_count));
     return CLI_FINE;
 }
 
@@ -105,27 +197,30 @@ int cmd_work(struct cli *cli, int argc, char **argv)
     struct worker_run run = {.stop_fd = -1};
     struct config *config = NULL;
     struct store *store = NULL;
-    bool running = false;
-    int once_fd = -1;
+    int lock_fd = -1;
     if (!read_options(cli, argc, argv, &run))
         return CLI_USAGE;
+    /* From here on: a SIGHUP that comes while all is being opened must not end us. */
+    run.stop_fd = signals_open();
+    if (run.stop_fd < 0)
+        return cli_failed(cli, "signals cannot be waited for: %s", strerrordesc_np(errno));
     int code = cli_config(cli, CONFIG_WORKER, &config);
     if (code != CLI_FINE)
-        return code;
+        goto out;
     code = cli_store(cli, config, STORE_RATINGS, STORE_PROVIEW, &store);
     if (code != CLI_FINE)
         goto out;
-    if (run.once && (once_fd = lock_once(config, &running)) < 0) {
-        if (running)
-            fputs("another is running\n", cli->out);
-        else
-            code = cli_failed(cli, "the lock of --once cannot be had: %s", strerrordesc_np(errno));
-        goto out;
-    }
-    code = work(cli, config, store, &run);
+    lock_fd = lock_worker(config, run.once);
+    if (lock_fd >= 0)
+        code = work(cli, &config, store, &run);
+    else if (run.once && errno == EWOULDBLOCK)
+        fputs("examhook work: another is running, which does what is due\n", cli->err);
+    else
+        code = cli_failed(cli, "the lock of the worker cannot be had: %s", strerrordesc_np(errno));
 out:
-    if (once_fd >= 0)
-        close(once_fd);
+    if (lock_fd >= 0)
+        close(lock_fd);
+    close(run.stop_fd);
     store_free(store);
     config_free(config);
     return code;
