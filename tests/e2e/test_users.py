@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 def as_user(name, command, **more):
-    """Runs a command as the user's number, with its groups as the units give them."""
+    """Runs a command as the user's number, and in the group that may read the configuration."""
     return subprocess.run(command, user=IDS[name], group=IDS[name], extra_groups=[IDS["examhook"]],
                           capture_output=True, timeout=60, **more)
 
@@ -164,10 +164,3 @@ def test_systemd_takes_the_files_that_we_ship(tmp_path):
     ids = dict(line.split(":")[0::2][:2] for line in (tmp_path / "etc/passwd").read_text().splitlines())
     ratings = (tmp_path / "var/lib/examhook/ratings").stat()
     assert (ratings.st_uid, ratings.st_mode & 0o7777) == (int(ids["examhook-worker"]), 0o700)
-    for unit in (TOP / "deploy/systemd").glob("*.service"):
-        # The programs are not installed here: anything else that the units name is looked at.
-        text = "\n".join("ExecStart=/bin/true" if line.startswith("ExecStart=") else line
-                         for line in unit.read_text().splitlines() if not line.startswith("Documentation="))
-        (tmp_path / unit.name).write_text(text + "\n")
-        done = subprocess.run(["systemd-analyze", "verify", tmp_path / unit.name], capture_output=True, text=True)
-        assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
