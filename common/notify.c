@@ -72,7 +72,7 @@ void notify_status(const char *text)
     struct buf line = BUF_INIT;
     buf_adds(&line, "STATUS=");
     /* A newline would begin a line of its own: READY=1, say. */
-    for (size_t i = 0; text[i] != '\0' && i < STATUS_MOST; i++)
+    for (size_t i = 0; i < STATUS_MOST && text[i] != '\0'; i++)
         buf_addc(&line, (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i]);
     send_lines(buf_str(&line));
     buf_release(&line);
