@@ -496,7 +496,7 @@ static void use_configuration(struct loop *loop)
                                          .body_bytes = (size_t)config->body_limit_bytes,
                                          .total_bytes = PARAMS_BYTES_MAX + (size_t)config->body_limit_bytes +
                                                         FRAMING_BYTES_MAX};
-    if (loop->limits.total_bytes != before) {
+    if (!loop->peek || loop->limits.total_bytes != before) {
         free(loop->peek); /* nothing in it: each look wipes what it saw */
         loop->peek = xcalloc(1, loop->limits.total_bytes);
     }
