@@ -123,6 +123,7 @@ class Player:
         self.way, self.case = way, case
         self.names = Names(way)
         self.connection, self.background, self.differed, self.held = None, [], False, {}
+        self.undo = [] # what a case that ends early leaves to be put right
         self.log_from = {name: len(way.program_log(name)) for name in ("examjoint", "proview")}
 
     def play(self):
@@ -139,8 +140,8 @@ class Player:
         finally:
             if self.connection:
                 self.connection.close()
-            for held in self.held.values():
-                held.close()
+            for undo, text in reversed(self.undo):
+                undo(text)
         return DIFFERS if self.differed else OK
 
     def look(self, step, check):
@@ -259,21 +260,35 @@ class Player:
     def do_wait(self, text):
         time.sleep(float(text))
 
+    def begin(self, do, undo, text):
+        self.undo.append((undo, text))
+        do(text)
+
+    def end(self, undo, text):
+        self.undo.remove((undo, text))
+        undo(text)
+
     def do_down(self, text):
-        self.way.down(text)
+        self.begin(self.way.down, self.way.up, text)
 
     def do_up(self, text):
-        self.way.up(text)
+        self.end(self.way.up, text)
 
     def do_break(self, text):
-        self.way.break_it(text)
+        self.begin(self.way.break_it, self.way.mend_it, text)
 
     def do_mend(self, text):
-        self.way.mend_it(text)
+        self.end(self.way.mend_it, text)
 
     def do_hold(self, text):
-        self.held[text] = open(self.way.lock_path(text), "rb")
-        fcntl.flock(self.held[text], fcntl.LOCK_EX)
+        self.begin(self.hold, self.release, text)
 
     def do_release(self, text):
-        self.held.pop(text).close()
+        self.end(self.release, text)
+
+    def hold(self, program):
+        self.held[program] = open(self.way.lock_path(program), "rb")
+        fcntl.flock(self.held[program], fcntl.LOCK_EX)
+
+    def release(self, program):
+        self.held.pop(program).close()
