@@ -112,10 +112,12 @@ bool place_check(const struct config *config, const char *document_root, struct 
 
 struct closing {
     bool personal;
+    const char *folder; /* of the area that is looked at */
     struct buf *why;
 };
 
-static bool check_entry(const struct closing *c, const char *path, mode_t forbidden, const char *advice)
+static bool check_entry(const struct closing *c, const char *path, mode_t forbidden, const char *advice,
+                        const char *which)
 {
     struct stat st;
     mode_t all = c->personal ? (mode_t)(S_IRWXG | S_IRWXO) : forbidden;
@@ -124,7 +126,7 @@ static bool check_entry(const struct closing *c, const char *path, mode_t forbid
     buf_clear(c->why);
     buf_addf(c->why, "%s is open to %s (mode %04o): %s %s", path,
              c->personal ? "its group or others, which on a shared host may be every customer" : "every user",
-             (unsigned)st.st_mode & 07777U, advice, path);
+             (unsigned)st.st_mode & 07777U, advice, which);
     return false;
 }
 
@@ -151,7 +153,8 @@ static bool check_in_area(void *context, const char *path)
 {
     const struct closing *c = context;
     return check_entry(c, path, S_IRWXO,
-                       c->personal ? "run examhook migrate, or chmod go-rwx" : "run chmod o-rwx");
+                       c->personal ? "run examhook migrate, or chmod -R go-rwx" : "run chmod -R o-rwx",
+                       c->folder);
 }
 
 /* The folder of the whole store, allocated; NULL where the address is none of ours. */
@@ -168,16 +171,18 @@ static char *store_folder(const struct config *config)
 bool place_closed(const struct config *config, unsigned wanted, struct buf *why)
 {
     char *store = store_folder(config);
-    struct closing c = {config->personal, why};
+    struct closing c = {config->personal, NULL, why};
     bool good = !store || check_entry(&c, store, S_IWOTH,
                                       c.personal ? "give the store a folder of its own, and run chmod go-rwx"
-                                                 : "run chmod o-w");
+                                                 : "run chmod o-w",
+                                      store);
     size_t i;
     for (i = 0; good && store && i < AREA_COUNT; i++) {
         char *folder;
         if (!(wanted & (unsigned)areas[i]))
             continue;
         folder = store_area_folder(config->store_url, areas[i]);
+        c.folder = folder;
         good = check_in_area(&c, folder) && each_in(folder, check_in_area, &c);
         free(folder);
     }

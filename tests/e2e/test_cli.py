@@ -214,7 +214,9 @@ def test_version_and_help(shop):
     (["purge"], "--older-than"),
     (["purge", "--older-than", "0"], "--older-than"),
     (["check", "--start", "--full"], "--start is quick"),
-    (["check", "--for", "nginx"], "examjoint, proview or work"),
+    (["check", "--for", "nginx"], "examjoint, proview or worker"),
+    (["config", "--for", "operator"], "examjoint, proview or worker"),
+    (["config", "--output", "x"], "--output goes with --for"),
     (["migrate", "now"], "nothing to be named"),
     (["config", "x"], "nothing to be named"),
     (["work", "--budget", "5"], "--once"),
@@ -747,6 +749,135 @@ def test_rating_with_its_history(shop):
     assert shop.rows("sessions", "--json", "--state", "parked") == []
 
 
+# --- One program's configuration -----------------------------------------------------------------------------
+
+def test_config_for_a_program(shop):
+    secrets = {"examjoint": {"canary-client-secret", "canary-previous"}, "proview": {TOKEN},
+               "worker": {"canary-user", "canary-password", "canary-app"}}
+    for program, own in secrets.items():
+        text = shop.ok("config", "--for", program)
+        assert {secret for secret in SECRETS if secret in text} == own, program
+        conf = os.path.join(shop.folder, program + ".conf")
+        shop.ok("config", "--for", program, "--output", conf)
+        with open(conf, encoding="utf-8") as f:
+            assert f.read() == text
+        assert os.stat(conf).st_mode & 0o7777 == 0o400
+        # Read again, and all that the program needs is there.
+        other = Shop.__new__(Shop)
+        other.folder, other.conf = shop.folder, conf
+        other.ok("check", "--start", "--for", program)
+        assert other.ok("config", "--for", program) == text
+
+
+def test_the_programs_run_on_their_own_file(shop):
+    for program in ("examjoint", "proview", "worker"):
+        shop.ok("config", "--for", program, "--output", os.path.join(shop.folder, program + ".conf"))
+    whole = shop.conf
+    shop.conf = os.path.join(shop.folder, "examjoint.conf")
+    assert shop.verify("nobody", "x")["errorMessage"]
+    shop.conf = os.path.join(shop.folder, "proview.conf")
+    shop.proview()
+    shop.conf = os.path.join(shop.folder, "worker.conf")
+    with open(whole, "a", encoding="utf-8") as f:
+        f.write("\n[worker]\nproxy = http://127.0.0.1:9\nconnect_timeout = 1s\n")
+    wanted = shop.conf
+    shop.conf = whole
+    shop.ok("config", "--for", "worker", "--output", wanted)
+    shop.conf = wanted
+    shop.ok("work", "--once", "--budget", "10")
+    shop.conf = whole
+    row = shop.rows("sessions", "--json")[0]
+    assert row["session_uuid"] == UUID and row["last_error"].startswith("login: ")
+
+
+def test_config_for_a_program_is_put_in_place_whole(shop):
+    target = os.path.join(shop.folder, "own.conf")
+    os.mkdir(target)
+    assert target in shop.fails(1, "config", "--for", "worker", "--output", target)
+    os.rmdir(target)
+    elsewhere = os.path.join(shop.folder, "elsewhere")
+    with open(elsewhere, "w", encoding="utf-8") as f:
+        f.write("as it was")
+    os.symlink(elsewhere, target)
+    os.utime(shop.conf, (1000000000, 1000000000))
+    shop.ok("config", "--for", "worker", "--output", target)
+    with open(elsewhere, encoding="utf-8") as f:
+        assert f.read() == "as it was", "a link is replaced, not followed"
+    # The time is that of the configuration: the worker takes a younger one for a change by somebody.
+    assert not os.path.islink(target) and os.stat(target).st_mtime == 1000000000
+    shop.ok("config", "--for", "proview", "--output", target)
+    assert sorted(os.listdir(shop.folder)) == ["elsewhere", "examhook.conf", "own.conf", "store"], "nothing is left"
+    with open(shop.conf, "a", encoding="utf-8") as f:
+        f.write("[log]\nlevel = loud\n")
+    line = sum(1 for _ in open(shop.conf, encoding="utf-8"))
+    before = os.stat(target)
+    assert "%s:%d: level" % (shop.conf, line) in shop.fails(3, "config", "--for", "worker", "--output", target)
+    assert os.stat(target).st_ino == before.st_ino, "the old one stays"
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o1777])
+def test_config_for_a_program_goes_to_no_folder_that_others_write_to(shop, mode):
+    folder = os.path.join(shop.folder, "open")
+    os.mkdir(folder)
+    os.chmod(folder, mode)
+    said = shop.fails(1, "config", "--for", "worker", "--output", os.path.join(folder, "x.conf"))
+    assert "chmod go-w " + folder in said and os.listdir(folder) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_config_for_a_program_belongs_to_the_folders_owner(shop):
+    folder = os.path.join(shop.folder, "run")
+    os.mkdir(folder, 0o700)
+    os.chown(folder, 61001, 61001)
+    shop.ok("config", "--for", "worker", "--output", os.path.join(folder, "x.conf"))
+    made = os.stat(os.path.join(folder, "x.conf"))
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o7777) == (61001, 61001, 0o400)
+
+
+def test_secrets_are_not_written_to_a_terminal(shop):
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(shop.command("config", "--for", "worker"), stdin=subprocess.DEVNULL, stdout=theirs,
+                              stderr=subprocess.PIPE, env=clean_environment(), timeout=60)
+        assert done.returncode == 2 and b"--output FILE" in done.stderr
+        assert not select.select([ours], [], [], 0)[0]
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_a_credential_of_systemd_is_the_secret(shop):
+    with open(shop.conf, encoding="utf-8") as f:
+        text = f.read()
+    with open(shop.conf, "w", encoding="utf-8") as f:
+        f.write(text.replace("client_secret = canary-client-secret", "client_secret_file = handed-over"))
+    assert "handed-over" in shop.fails(3, "config", "--for", "examjoint")
+    os.mkdir(os.path.join(shop.folder, "credentials"), 0o700)
+    with open(os.open(os.path.join(shop.folder, "credentials/handed-over"), os.O_WRONLY | os.O_CREAT, 0o400), "w",
+              encoding="utf-8") as f:
+        f.write("canary-by-systemd\n")
+    done = subprocess.run(shop.command("config", "--for", "examjoint"), stdout=subprocess.PIPE, check=True, text=True,
+                          env=clean_environment(CREDENTIALS_DIRECTORY=os.path.join(shop.folder, "credentials")))
+    assert "client_secret = canary-by-systemd\n" in done.stdout
+
+
+def test_a_system_without_time_zones(shop):
+    """A small root or container lacks tzdata."""
+    without = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /usr/share/zoneinfo && exec \"$@\"", "sh"]
+    if subprocess.run([*without, "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("no mount namespace of our own is to be had here")
+    done = subprocess.run([*without, *shop.command("config")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env=clean_environment())
+    assert done.returncode == 3 and "timezone" in done.stderr and "install tzdata" in done.stderr
+    with open(shop.conf, encoding="utf-8") as f:
+        text = f.read()
+    with open(shop.conf, "w", encoding="utf-8") as f:
+        f.write(text.replace("Europe/Berlin", "UTC"))
+    done = subprocess.run([*without, *shop.command("config")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env=clean_environment())
+    assert done.returncode == 0, done.stderr
+
+
 # --- Check ---------------------------------------------------------------------------------------------------
 
 def levels(shop, *options, code=0):
@@ -778,8 +909,63 @@ def test_check_start_is_quick_and_needs_no_roster(shop):
     begun = time.monotonic()
     levels(shop, "--start")
     assert time.monotonic() - begun < (30 if WRAP else 1)
-    for program in ("examjoint", "proview", "work"):
+    for program in ("examjoint", "proview", "worker", "work"):
         levels(shop, "--start", "--for", program)
+
+
+def test_check_start_lets_run_what_would_run(shop):
+    """A lock that is held for long, a rollback journal: the programs bear them, and so a unit may start."""
+    with contextlib.closing(sqlite3.connect(os.path.join(shop.folder, "store/proview/callbacks.db"))) as db:
+        assert db.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    with open(os.path.join(shop.folder, "store/examjoint/events.lock"), "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        warned = of(levels(shop, "--start"), "warning")
+        assert any(what == "store, proview" and "rollback journal" in text for what, text in warned)
+        assert any(what == "store, examjoint" and "holds the lock" in text for what, text in warned)
+        failed = of(levels(shop, code=1), "failed")
+        assert {"store, proview", "store, examjoint"} <= {what for what, _ in failed}
+    os.remove(os.path.join(shop.folder, "store/examjoint/identity.key"))
+    assert any(what == "store, examjoint" for what, _ in of(levels(shop, "--start", code=1), "failed"))
+    levels(shop, "--start", "--for", "proview")
+
+
+def test_check_without_an_account_warns(shop):
+    with open(shop.conf, "w", encoding="utf-8") as f:
+        f.write("[store]\nurl = sqlite:%s/store\n" % shop.folder)
+    for options in ([], ["--for", "examjoint"], ["--for", "worker"]):
+        assert ("accounts", "none is configured: every request is refused") in of(levels(shop, *options), "warning")
+    levels(shop, "--start")
+
+
+@pytest.mark.parametrize("name", ["public_html", "www", "htdocs", "httpdocs"])
+def test_check_of_a_store_where_the_web_server_may_show_it(tmp_path, name):
+    (tmp_path / name / "examhook").mkdir(parents=True)
+    shop = Shop(str(tmp_path / name / "examhook"))
+    shop.ok("migrate")
+    shop.roster("id,password\n1001,horse\n")
+    warned = of(levels(shop), "warning")
+    assert [what for what, text in warned if "lies in a folder called " + name in text] == ["place", "place"]
+
+
+def test_check_of_a_store_with_a_name_that_only_looks_like_it(tmp_path):
+    (tmp_path / "www2").mkdir()
+    shop = Shop(str(tmp_path / "www2"))
+    shop.ok("migrate")
+    shop.roster("id,password\n1001,horse\n")
+    assert not [text for what, text in of(levels(shop), "warning") if what == "place"]
+
+
+@pytest.mark.parametrize("name, options", [("examjoint/events.db", ["events"]), ("roster/roster.db", ["roster", "list"]),
+                                           ("ratings", ["sessions"])])
+def test_a_store_that_is_open_to_everybody_is_not_used(shop, name, options):
+    path = os.path.join(shop.folder, "store", name)
+    os.chmod(path, os.stat(path).st_mode | 0o004)
+    advice = "chmod -R o-rwx " + os.path.join(shop.folder, "store", name.split("/")[0])
+    assert advice in shop.fails(4, *options)
+    failed = of(levels(shop, "--start", code=1), "failed")
+    assert any(what == "permissions" and path in text and "run " + advice in text for what, text in failed)
+    subprocess.run(shlex.split(advice), check=True)
+    shop.ok(*options)
 
 
 def test_check_empty_roster(shop):
