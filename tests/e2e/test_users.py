@@ -126,6 +126,56 @@ def test_check_finds_nothing_wrong_with_folders_as_we_ship_them(site, user, opti
     assert not [line for line in lines if not line.startswith("ok") and "path token alone" not in line], lines
 
 
+PROGRAMS = [("examhook-examjoint", "examjoint"), ("examhook-proview", "proview"), ("examhook-worker", "worker")]
+
+
+def own_files(site):
+    """As the units do it: the configuration is root's alone, and each program's part lies in its own folder."""
+    made = {}
+    for name in ("client_secret", "path_token", "password"):
+        os.chown(site / name, 0, 0)
+    os.chown(site / "examhook.conf", 0, 0)
+    (site / "examhook.conf").chmod(0o600)
+    for user, program in PROGRAMS:
+        folder = site / ("run-" + program)
+        folder.mkdir(mode=0o700)
+        os.chown(folder, IDS[user], IDS[user])
+        made[program] = folder / "examhook.conf"
+        done = subprocess.run([site / "examhook", "--config", site / "examhook.conf", "config", "--for", program,
+                               "--output", made[program]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return made
+
+
+def test_each_program_starts_with_its_part_of_a_file_that_is_roots_alone(site):
+    files = own_files(site)
+    secrets = {"examjoint": "secret-of-the-client", "proview": "token-0123456789abcdef", "worker": "password-of-talview"}
+    for user, program in PROGRAMS:
+        text = as_user(user, ["cat", files[program]]).stdout.decode()
+        assert {name for name, secret in secrets.items() if secret in text} == {program}
+        done = as_user(user, [site / "examhook", "--config", files[program], "check", "--start", "--for", program])
+        assert done.returncode == 0, done.stdout.decode()
+        assert not [line for line in done.stdout.decode().splitlines() if not line.startswith("ok")]
+        for _, other in PROGRAMS:
+            if other != program:
+                assert as_user(user, ["cat", files[other]]).returncode != 0
+        assert as_user(user, ["cat", site / "examhook.conf"]).returncode != 0
+    done = as_user("examhook-worker", [site / "examhook", "--config", files["worker"], "work", "--once", "--budget", "5"])
+    assert done.returncode == 0, done.stderr
+
+
+def test_check_says_what_a_program_cannot_read(site):
+    (site / "path_token").chmod(0o000)
+    done = as_user("examhook-proview", [site / "examhook", "--config", site / "examhook.conf", "check", "--start",
+                                        "--for", "proview"])
+    assert done.returncode == 1 and b"path_token" in done.stdout
+    (site / "path_token").chmod(0o400)
+    (site / "password").chmod(0o000)
+    done = as_user("examhook-proview", [site / "examhook", "--config", site / "examhook.conf", "check", "--start",
+                                        "--for", "proview"])
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("user, path, read, write", [
     ("examhook-examjoint", "store/roster/roster.db", True, False),
     ("examhook-examjoint", "store/examjoint/events.db", True, True),
