@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -26,6 +27,8 @@
 #define ROUND_MAX 128
 /* A connection that has answered and waits for its web server's next request. */
 #define IDLE_KEPT_MS 120000
+/* What is taken out of a socket at once of a request that comes in pieces. */
+#define HOLD_STEP_BYTES 16384
 /* What is read and thrown away of a body that was too large, and for how long. */
 #define DRAIN_MS 2000
 /* From SIGTERM to the end: mod_fcgid kills a condemned process at its next scan, 3 s later. */
@@ -37,7 +40,7 @@
 #define DESCRIPTORS_SPARE 128
 
 enum connection_state {
-    CONNECTION_READING, /* the request does not lie in the socket whole */
+    CONNECTION_READING, /* the request is not there whole */
     CONNECTION_HASHING, /* its password is being checked */
     CONNECTION_ROUND,   /* it is in the round that is about to be committed */
     CONNECTION_DRAINING /* answered; what still comes is thrown away */
@@ -46,14 +49,15 @@ enum connection_state {
 struct connection {
     int fd;
     enum connection_state state;
-    bool ready;     /* in the queue of those to look at: something may have come */
-    bool missed;    /* something came while its request was being answered */
-    bool partial;   /* bytes of a request are there */
-    bool kept;      /* it has answered a request already */
-    bool keep;      /* what the web server asked for */
-    bool finishing; /* the library holds a request of it */
-    bool resume;    /* in the round because its password check is done */
-    bool again;     /* after the round: on to the password check */
+    bool ready;      /* in the queue of those to look at: something may have come */
+    bool missed;     /* something came while its request was being answered */
+    bool partial;    /* bytes of a request are there, taken into `held` */
+    bool kept;       /* it has answered a request already */
+    bool keep;       /* what the web server asked for */
+    bool finishing;  /* the library holds a request of it */
+    bool resume;     /* in the round because its password check is done */
+    bool again;      /* after the round: on to the password check */
+    struct buf held; /* the request as far as it has come, once it did not lie in the socket whole */
     int64_t since_ms;
     struct program *program; /* the one its request began with; NULL: none is under way */
     FCGX_Request fcgx;
@@ -127,6 +131,7 @@ static void connection_close(struct loop *loop, struct connection *c)
     }
     if (c->fd >= 0)
         close(c->fd);
+    buf_release(&c->held);
     unmark_ready(loop, c);
     set_state(loop, c, CONNECTION_READING);
     TAILQ_REMOVE(&loop->connections, c, all);
@@ -221,24 +226,43 @@ static void to_round(struct loop *loop, struct connection *c, bool resume)
 /* --- One request through libfcgi ------------------------------------------------------------------------ */
 
 /*
- * The library is given a connection on which a whole request lies, as if it had kept it open; it never closes
- * it (detached, kept) and never waits. These three fields are not for applications, says its header; a test
- * holds that it works.
+ * The library is given a descriptor on which a whole request lies, as if it were a connection that it had
+ * kept open; it never closes it (detached, kept) and never waits. These three fields are not for
+ * applications, says its header; a test holds that it works. False: the library closed it.
  */
-static bool fcgx_take(struct connection *c)
+static bool fcgx_take(struct connection *c, int from)
 {
     FCGX_InitRequest(&c->fcgx, -1, 0);
-    c->fcgx.ipcFd = c->fd;
+    c->fcgx.ipcFd = from;
     c->fcgx.keepConnection = 1;
     FCGX_Detach(&c->fcgx);
-    if (FCGX_Accept_r(&c->fcgx) != 0) {
-        c->fd = -1; /* the library closed it */
+    if (FCGX_Accept_r(&c->fcgx) != 0)
         return false;
-    }
     c->fcgx.keepConnection = 1;
     FCGX_Detach(&c->fcgx);
     c->finishing = true;
     return true;
+}
+
+/* A request that was taken out of the socket, for the library to read: a file in memory. -1: no room. */
+static int held_open(const struct buf *held)
+{
+    int fd = memfd_create("request", MFD_CLOEXEC);
+    size_t at = 0;
+
+    while (fd >= 0 && at < held->len) {
+        ssize_t n = write(fd, held->data + at, held->len - at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        at += (size_t)n;
+    }
+    if (fd >= 0 && (at < held->len || lseek(fd, 0, SEEK_SET) != 0)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
 }
 
 static void fcgx_read_body(struct connection *c, size_t most)
@@ -283,17 +307,17 @@ static void connection_answer(struct loop *loop, struct connection *c, bool drai
     }
 }
 
-/* A whole request (or the parameters of one that is too large): the steps before the round. */
-static void connection_request(struct loop *loop, struct connection *c, const struct guard_look *look)
+/* Reads the request from the socket, or from where it is held; the answer goes to the socket. */
+static bool connection_read(struct loop *loop, struct connection *c, bool too_large)
 {
     struct program *program = loop->program;
-    bool too_large = look->verdict == GUARD_TOO_LARGE;
+    bool held = c->held.len > 0;
+    int from = held ? held_open(&c->held) : c->fd;
 
-    c->keep = look->keep_connection;
-    if (!fcgx_take(c)) {
-        log_warn("request refused by the FastCGI library", LOG_I("bytes", (long long)look->bytes));
-        connection_close(loop, c);
-        return;
+    if (from < 0 || !fcgx_take(c, from)) {
+        if (!held)
+            c->fd = -1;
+        return false;
     }
     c->program = program;
     program->requests++;
@@ -301,6 +325,26 @@ static void connection_request(struct loop *loop, struct connection *c, const st
     /* The body is read in any case: what is left in the socket would be read as the next request. */
     if (!too_large)
         fcgx_read_body(c, loop->limits.body_bytes);
+    if (held) {
+        c->fcgx.ipcFd = c->fd;
+        close(from);
+        buf_release(&c->held);
+    }
+    return true;
+}
+
+/* A whole request (or the parameters of one that is too large): the steps before the round. */
+static void connection_request(struct loop *loop, struct connection *c, const struct guard_look *look)
+{
+    struct program *program = loop->program;
+    bool too_large = look->verdict == GUARD_TOO_LARGE;
+
+    c->keep = look->keep_connection;
+    if (!connection_read(loop, c, too_large)) {
+        log_warn("request refused by the FastCGI library", LOG_I("bytes", (long long)look->bytes));
+        connection_close(loop, c);
+        return;
+    }
     if (!program_place(program, &c->request, &c->reply) ||
         program->route->declared(program->state, &c->request, &c->reply) == ROUTE_REPLY ||
         program_check(program, &c->request, &c->reply, too_large) == ROUTE_REPLY) {
@@ -321,30 +365,62 @@ static void connection_drain(struct loop *loop, struct connection *c)
         connection_close(loop, c);
 }
 
-/* Looks at what lies in the socket without taking it. */
-static void connection_look(struct loop *loop, struct connection *c)
+/* What the guard sees of the request: what lies in the socket (copied into loop->peek, not taken), or once
+ * something is held all of that. *gone: nothing more will come. */
+static size_t connection_see(struct loop *loop, struct connection *c, const unsigned char **bytes, bool *gone)
 {
+    bool holding = c->held.len > 0;
     ssize_t got;
 
-    do
-        got = recv(c->fd, loop->peek, loop->limits.total_bytes, MSG_PEEK | MSG_DONTWAIT);
-    while (got < 0 && errno == EINTR);
-    if (got == 0 || (got < 0 && errno != EAGAIN)) {
+    do {
+        size_t room = holding ? HOLD_STEP_BYTES : loop->limits.total_bytes;
+        char *to = holding ? buf_room(&c->held, room) : (char *)loop->peek;
+        got = recv(c->fd, to, room, MSG_DONTWAIT | (holding ? 0 : MSG_PEEK));
+        if (holding && got > 0)
+            c->held.len += (size_t)got;
+    } while ((got < 0 && errno == EINTR) || (holding && got > 0 && c->held.len < loop->limits.total_bytes));
+    *gone = got == 0 || (got < 0 && errno != EAGAIN);
+    *bytes = holding ? (const unsigned char *)c->held.data : loop->peek;
+    return holding ? c->held.len : (size_t)(got < 0 ? 0 : got);
+}
+
+/*
+ * The request is not whole: what there is of it is taken out of the socket. A writer may wait for room
+ * (Apache goes on only while three quarters of the socket's buffer are free), and many small pieces fill a
+ * socket soon.
+ */
+static void connection_hold(struct loop *loop, struct connection *c, size_t len)
+{
+    if (!c->partial)
+        c->since_ms = clock_monotonic_ms();
+    c->partial = true;
+    if (c->held.len > 0)
+        return;
+    ssize_t got = recv(c->fd, buf_room(&c->held, len), len, MSG_DONTWAIT);
+    if (got > 0)
+        c->held.len = (size_t)got;
+    mark_ready(loop, c); /* more may have come since the look, and made no edge */
+}
+
+static void connection_look(struct loop *loop, struct connection *c)
+{
+    const unsigned char *bytes;
+    bool gone;
+    size_t len = connection_see(loop, c, &bytes, &gone);
+    struct guard_look look = guard_look(bytes, len, &loop->limits);
+
+    if (c->held.len == 0)
+        explicit_bzero(loop->peek, len);
+    if (look.verdict == GUARD_MORE && gone) {
         connection_close(loop, c);
-        return;
-    }
-    if (got < 0)
-        return;
-    struct guard_look look = guard_look(loop->peek, (size_t)got, &loop->limits);
-    explicit_bzero(loop->peek, (size_t)got);
-    if (look.verdict == GUARD_MORE) {
-        if (!c->partial)
-            c->since_ms = clock_monotonic_ms();
-        c->partial = true;
+    } else if (look.verdict == GUARD_MORE) {
+        if (len > 0)
+            connection_hold(loop, c, len);
     } else if (look.verdict == GUARD_REFUSE) {
-        log_warn("FastCGI request refused", LOG_S("reason", look.reason), LOG_I("bytes", (long long)got));
+        log_warn("FastCGI request refused", LOG_S("reason", look.reason), LOG_I("bytes", (long long)len));
         connection_close(loop, c);
     } else {
+        c->missed = gone; /* a whole request counts all the same */
         connection_request(loop, c, &look);
     }
 }
