@@ -83,7 +83,8 @@ int cli_failed(struct cli *cli, const char *format, ...) __attribute__((format(p
 /* A whole number from min to max. */
 bool cli_number(const char *text, int64_t min, int64_t max, int64_t *value);
 
-/* The program that is meant by "examjoint", "proview" or "worker" (or "work", as its subcommand is called). */
+/* The program that is meant by "examjoint", "proview" or "worker" (or "work", as its subcommand is called).
+ */
 bool cli_role(const char *name, enum config_role *role);
 
 /* A time ("2026-11-22 09:00", in the configured zone where it has no offset) or how long ago ("2h"). */
