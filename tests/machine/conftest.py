@@ -4,7 +4,10 @@ import sys
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+for folder in (os.path.join(os.path.dirname(HERE), "e2e"), HERE):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 import machine  # noqa: E402
 
 

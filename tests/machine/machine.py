@@ -14,14 +14,17 @@ Only a cgroup folder is left to remove, and that is done. Packages come through 
 `unavailable()` says why there can be no machine here (None: there can).
 """
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
@@ -183,10 +186,11 @@ def write(path, text):
 
 class Machine:
     """`packages` are there before the first boot, none of their services started meanwhile (they are kept in a layer
-    in the cache); apt_install() installs as on a running machine."""
+    in the cache); apt_install() installs as on a running machine. What it writes is in memory, and gone when it is
+    stopped; with `disk`, an empty folder, it is there again at the next start()."""
 
-    def __init__(self, packages=()):
-        self.packages = list(packages)
+    def __init__(self, packages=(), disk=None):
+        self.packages, self.disk = list(packages), disk
         self.process = self.first = self.cgroup = self.console = None
 
     def __enter__(self):
@@ -202,13 +206,15 @@ class Machine:
         lower = layer(self.packages)
         self.cgroup = os.path.join(cgroup_top(), "%s%d-%x" % (PREFIX, os.getpid(), time.monotonic_ns()))
         self.console = tempfile.TemporaryFile()
+        for name in ("root", "work") if self.disk else ():
+            os.makedirs(os.path.join(self.disk, name), exist_ok=True)
         try:
             os.mkdir(self.cgroup)
             # It enters the cgroup before the namespace is made: that folder is the machine's top one.
             self.process = subprocess.Popen(
                 ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', self.cgroup, "setpriv", "--pdeathsig",
                  "KILL", "unshare", "-m", "-p", "-u", "-i", "-C", "-n", "-f", "--kill-child", BOOT, ":".join(lower),
-                 "memory", empty_folder(), "/lib/systemd/systemd", "--system", "--show-status=no"],
+                 self.disk or "memory", empty_folder(), "/lib/systemd/systemd", "--system", "--show-status=no"],
                 stdin=subprocess.DEVNULL, stdout=self.console, stderr=subprocess.STDOUT)
             self.wait_until_up(seconds)
         except BaseException:
@@ -235,7 +241,7 @@ class Machine:
         raise MachineError("not booted (%s):\n%s" % (state, self.console.read()[-3000:].decode("utf-8", "replace")))
 
     def stop(self):
-        """The machine ends at once, with all that ran in it; nothing of it is left."""
+        """The machine ends at once, as when its power fails; nothing of it is left but its disk."""
         if self.process:
             if self.first:
                 with contextlib.suppress(ProcessLookupError):
@@ -276,6 +282,20 @@ class Machine:
         return self.run("apt-get update -q 2>&1 && apt-get install -q -y %s 2>&1" % " ".join(names), network="host",
                         timeout=1800).stdout
 
+    def connect(self, port, host="127.0.0.1", seconds=60):
+        """A TCP connection from within the machine's network, as if a program there had made it."""
+        with open("/proc/self/task/%d/ns/net" % threading.get_native_id(), "rb") as here, \
+                open("/proc/%d/ns/net" % self.first, "rb") as there:
+            set_network(there)
+            try:
+                return socket.create_connection((host, port), seconds)
+            finally:
+                set_network(here)
+
+    def start_outside(self, command, **how):
+        """Starts a program of the host in the machine's network, for servers that stand in for others."""
+        return subprocess.Popen(["nsenter", "-t", str(self.first), "-n", "--", *command], **how)
+
     def path(self, name="/"):
         """A file of the machine, as the host can open it."""
         return "/proc/%d/root/%s" % (self.first, str(name).lstrip("/"))
@@ -310,6 +330,13 @@ class Machine:
                 raise MachineError("%s: still %d after %d s\n%s%s" % (command, done.returncode, seconds, done.stdout,
                                                                       done.stderr))
             time.sleep(0.2)
+
+
+def set_network(namespace):
+    """The calling thread goes there, the others stay."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace.fileno(), 0x40000000): # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def first_child(pid):

@@ -50,18 +50,22 @@ def test_units_may_have_namespaces_of_their_own(make_machine):
     one = make_machine()
     one.put(b"""[Service]
 Type=oneshot
-ExecStart=sh -c 'ls -d /proc/[0-9]* | wc -l; touch /etc/x 2>/dev/null || ls /sys/class/net; head -1 /proc/self/uid_map'
+ExecStart=sh -c 'ls -d /proc/[0-9]* | wc -l; touch /etc/x 2>/dev/null || ls /sys/class/net; head -1 /proc/self/uid_map; \
+    cat /run/credentials/seen.service/word'
 StandardOutput=file:/root/seen
 User=daemon
+LoadCredential=word:/root/word
 PrivateUsers=yes
 PrivateNetwork=yes
 ProtectProc=invisible
 ProcSubset=pid
 ProtectSystem=strict
 """, "/etc/systemd/system/seen.service")
+    one.put(b"handed over\n", "/root/word", mode=0o400)
     one.run("systemctl daemon-reload; systemctl start seen")
     lines = one.read("/root/seen").splitlines()
     assert int(lines[0]) <= 4 and lines[1] == "lo" and lines[2].split() == ["0", "0", "1"], lines
+    assert lines[-1] == "handed over"
 
 
 def test_packages(make_machine):
