@@ -26,9 +26,16 @@ LANGUAGES = os.path.join(TOP, "deploy/languages")
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that the kernel gives to clients, so that it stays free until a server takes it."""
+    while True:
+        port = 12000 + secrets.randbelow(20000)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def unique(prefix="r"):

@@ -1,5 +1,6 @@
-"""Every case of the table (cases/*.txt) against every way of hosting (ways.py): two ways at a time, each from its
-first case to its last, while pytest waits for each result in turn. At the end: the table."""
+"""Every case of the table (cases/*.txt) against every way of hosting (ways.py). Each way and setting is one start of
+the servers and a run of its own from its first case to its last; some of them at the same time, while pytest waits for
+each result in turn. At the end: the table."""
 import concurrent.futures
 import os
 import sys
@@ -22,14 +23,15 @@ WAYS = all_of_them.all_ways()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="only the cases that are marked quick")
-    parser.addoption("--ways-at-once", type=int, default=2, help="how many ways run at the same time")
+    parser.addoption("--quick", action="store_true",
+                     help="all cases on the first way, on the others only those that are marked quick")
+    parser.addoption("--at-once", type=int, default=3, help="how many of the runs at the same time")
 
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames and "way" in metafunc.fixturenames:
         quick = metafunc.config.getoption("--quick")
-        pairs = [(way, case) for way in WAYS for case in TABLE.cases if case.quick or not quick]
+        pairs = [(way, case) for way in WAYS for case in TABLE.cases if case.quick or not quick or way is WAYS[0]]
         metafunc.parametrize("way,case", pairs, ids=["%s: %s" % (way.name, case.name) for way, case in pairs])
 
 
@@ -44,23 +46,22 @@ class Run:
                 self.futures[way, case] = concurrent.futures.Future()
         self.pool = concurrent.futures.ThreadPoolExecutor(max(1, at_once))
         for way in WAYS:
-            chosen = [case for chosen_way, case in self.futures if chosen_way is way]
-            if chosen:
-                self.pool.submit(self.play_way, way, chosen)
+            for setting in TABLE.settings:
+                chosen = [case for chosen_way, case in self.futures if chosen_way is way and case.setting == setting]
+                if chosen:
+                    self.pool.submit(self.play_way, way, TABLE.settings[setting], chosen)
 
-    def play_way(self, way, chosen):
+    def play_way(self, way, setting, chosen):
         lacking = way.missing()
-        for setting in TABLE.settings:
-            part = [case for case in chosen if case.setting == setting]
-            mine = []
-            for case in part:
-                reason = lacking or case.skips.get(way.name)
-                if reason:
-                    self.futures[way, case].set_exception(Skipped(reason))
-                else:
-                    mine.append(case)
-            if mine:
-                self.play_setting(way, TABLE.settings[setting], mine)
+        mine = []
+        for case in chosen:
+            reason = lacking or case.skips.get(way.name)
+            if reason:
+                self.futures[way, case].set_exception(Skipped(reason))
+            else:
+                mine.append(case)
+        if mine:
+            self.play_setting(way, setting, mine)
 
     def play_setting(self, way, setting, chosen):
         """One start of the server, and the cases that want the same configuration."""
@@ -96,7 +97,7 @@ class Run:
 
     def close(self):
         self.stopping.set()
-        self.pool.shutdown(wait=True)
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Skipped(Exception):
@@ -105,7 +106,7 @@ class Skipped(Exception):
 
 @pytest.fixture(scope="session")
 def run(request):
-    one = Run(request.session.items, request.config.getoption("--ways-at-once"))
+    one = Run(request.session.items, request.config.getoption("--at-once"))
     yield one
     one.close()
 
@@ -130,5 +131,10 @@ def played(run, way, case):
 
 def pytest_terminal_summary(terminalreporter):
     if RESULTS:
-        text = report.text_table(TABLE, WAYS, RESULTS)
-        terminalreporter.write("\n" + text + "\n")
+        terminalreporter.write("\n" + report.text_table(TABLE, WAYS, RESULTS) + "\n")
+
+
+@pytest.fixture
+def shipped():
+    """The page that is shipped: its results, and those of this run so far."""
+    return report.read_page(report.SHIPPED), TABLE, WAYS, RESULTS

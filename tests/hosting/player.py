@@ -49,9 +49,8 @@ class Names:
             name = match.group(1)
             if name == "n":
                 return str(self.n)
-            if name not in self.known:
-                self.known[name] = str(uuid.uuid4()) if name.startswith("uuid") else unique(name + "-")
-            return self.known[name]
+            # Many threads may ask at once: all get the first one's.
+            return self.known.setdefault(name, str(uuid.uuid4()) if name.startswith("uuid") else unique(name + "-"))
         return re.sub(r"\$([a-z][a-z0-9]*)", one, text)
 
 
@@ -123,6 +122,7 @@ class Player:
         self.way, self.case = way, case
         self.names = Names(way)
         self.connection, self.background, self.differed, self.held = None, [], False, {}
+        self.patient = True # whether rows may still come
         self.undo = [] # what a case that ends early leaves to be put right
         self.log_from = {name: len(way.program_log(name)) for name in ("examjoint", "proview")}
 
@@ -158,11 +158,14 @@ class Player:
         except AssertionError as wrong:
             raise AssertionError("%s: neither as expected nor as declared (%s, %s): %s" % (
                 step.where, instead, reason, wrong)) from None
+        self.patient = False
         try:
             check(step.text)
         except AssertionError:
             self.differed = True
             return
+        finally:
+            self.patient = True
         raise AssertionError("%s: the declared difference is gone: %s" % (step.where, reason))
 
     # --- Requests ----------------------------------------------------------------------------------------
@@ -194,7 +197,7 @@ class Player:
             else:
                 connection, self.connection = self.connection, None
             answer = send_http1(connection, message)
-            if keep:
+            if keep and (answer.header("Connection") or "").lower() != "close": # else the next one makes its own
                 self.connection = connection
             elif answer:
                 connection.close()
@@ -228,7 +231,7 @@ class Player:
         def found():
             rows = [row for row in self.way.rows("events", "--json", *options) if part_of(row, wanted)]
             return rows if len(rows) != int(count) else None
-        for _ in range(40 * self.way.patience if int(count) else 1):
+        for _ in range(40 * self.way.patience if int(count) and self.patient else 1):
             rows = found()
             if rows is None:
                 return

@@ -1,4 +1,11 @@
-"""The table of results, for a terminal and as Markdown."""
+"""The table of results, for a terminal and as the page deploy/hosting/table.md."""
+import os
+
+from table import Request
+
+SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+                       "deploy/hosting/table.md")
+SIGNS = {"ok": "ok", "differs": "**differs**"}
 
 
 def line_of(cases, ways, results):
@@ -21,3 +28,44 @@ def text_table(table, ways, results):
         cells = (results.get((case.name, way.name), "-").center(len(way.name) + 2) for way in ways)
         lines.append((case.name.ljust(width) + "".join("  " + cell for cell in cells)).rstrip())
     return "\n".join(lines + ["", line_of(cases, ways, results)])
+
+
+def differences(case):
+    """(instead of, way, instead, reason) of all that is declared in a case."""
+    for step in case.steps:
+        for one in step.expected if isinstance(step, Request) else [step]:
+            for way, (instead, reason) in one.differs.items():
+                yield "%s %s" % (one.word.replace("<", "answer"), one.text), way, instead, reason
+
+
+def cell(text):
+    """A text as it may stand in a cell."""
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def markdown(table, ways, results):
+    names = {way.name: way.title for way in ways}
+    lines = ["# Every case on every way of hosting", "",
+             "Written by `make check-hosting`, which also holds it true. The cases are in `tests/hosting/cases`.", "",
+             "    " + line_of(table.cases, ways, results), "", "## What differs, and why", "",
+             "| case | way | instead of | it is | because |", "|---|---|---|---|---|"]
+    for case in table.cases:
+        for what, way, instead, reason in differences(case):
+            lines.append("| %s | %s | %s | %s | %s |" % (case.name, names[way], cell(what), cell(instead),
+                                                         reason.replace("|", "\\|")))
+    lines += ["", "## All", "", "| case | " + " | ".join(way.name for way in ways) + " |",
+              "|---|" + "---|" * len(ways)]
+    for case in table.cases:
+        lines.append("| %s | %s |" % (case.name, " | ".join(SIGNS.get(results.get((case.name, way.name)), "?")
+                                                             for way in ways)))
+    return "\n".join(lines) + "\n"
+
+
+def read_page(path):
+    """{(case, way): result} of a page."""
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    rows = [[field.strip() for field in line.strip("|").split("|")]
+            for line in text.partition("## All")[2].splitlines() if line.startswith("|")]
+    words = {sign: word for word, sign in SIGNS.items()}
+    return {(row[0], way): words.get(sign) for row in rows[2:] for way, sign in zip(rows[0][1:], row[1:])}
