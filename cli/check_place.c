@@ -49,6 +49,19 @@ static bool check_not_shown(struct check_report *report, const char *path, const
     return fine;
 }
 
+/* Under a web server, or where somebody asks on its behalf. */
+static bool check_root(struct check_report *report, const struct config *config)
+{
+    struct buf why = BUF_INIT;
+    bool fine = place_check(config, getenv("DOCUMENT_ROOT"), &why);
+
+    if (!fine)
+        check_line(report, CHECK_FAILED, "place", "the programs refuse to serve until then", "%s",
+                   buf_str(&why));
+    buf_release(&why);
+    return fine;
+}
+
 void check_place(struct check_report *report, const char *path, const struct config *config)
 {
     char *area = store_area_folder(config->store_url, STORE_EXAMJOINT);
@@ -59,6 +72,7 @@ void check_place(struct check_report *report, const char *path, const struct con
         fine = check_not_shown(report, area, "the store");
     }
     free(area);
+    fine = check_root(report, config) && fine;
     fine = check_not_shown(report, path, "the configuration") && fine;
     if (fine && config->personal)
         check_line(report, CHECK_OK, "place", NULL,

@@ -241,6 +241,9 @@ static void *proview_open(const struct config *config, struct store *store, stru
             log_warn("callbacks are accepted from anybody (callback_open)", LOG_S("account", account->name));
         }
     }
+    if (config->proview_count == 0) {
+        log_warn("no [proview NAME] section: every request will be refused", LOG_S("config", config->path));
+    }
     return proview;
 }
 

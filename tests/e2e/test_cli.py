@@ -937,6 +937,31 @@ def test_check_without_an_account_warns(shop):
     levels(shop, "--start")
 
 
+def test_check_knows_the_document_root_when_told(shop):
+    shop.roster("id,password\n1001,horse\n")
+    def check(root):
+        done = subprocess.run(shop.command("check"), stdout=subprocess.PIPE, text=True,
+                              env=clean_environment(DOCUMENT_ROOT=root))
+        return done.returncode, "lies under the web server's document root" in done.stdout
+    assert check(shop.folder) == (1, True)
+    os.mkdir(os.path.join(shop.folder, "html"))
+    assert check(os.path.join(shop.folder, "html")) == (0, False)
+
+
+@pytest.mark.parametrize("program, path, status", [("examjoint", "/webhooks/examjoint", b"401"),
+                                                   ("proview", "/webhooks/proview/pv", b"404")])
+def test_without_an_account_a_program_runs_and_warns_once(shop, program, path, status):
+    with open(shop.conf, "w", encoding="utf-8") as f:
+        f.write("[store]\nurl = sqlite:%s/store\n[verify]\nlanguages = %s/deploy/languages\n" % (shop.folder, TOP))
+    env = clean_environment(GATEWAY_INTERFACE="CGI/1.1", REQUEST_METHOD="POST", PATH_INFO=path, CONTENT_LENGTH="2",
+                            EXAMHOOK_CONF=shop.conf, HTTP_X_CLIENT_ID="main-id", HTTP_X_CLIENT_SECRET="x")
+    done = subprocess.run([os.path.join(BUILD, program + ".fcgi")], input=b"{}", stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=env, timeout=60)
+    assert done.stdout.startswith(b"Status: " + status), (done.stdout, done.stderr)
+    warned = [line for line in done.stderr.decode().splitlines() if "level=warn" in line]
+    assert len(warned) == 1 and "every request will be refused" in warned[0]
+
+
 @pytest.mark.parametrize("name", ["public_html", "www", "htdocs", "httpdocs"])
 def test_check_of_a_store_where_the_web_server_may_show_it(tmp_path, name):
     (tmp_path / name / "examhook").mkdir(parents=True)
