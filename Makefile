@@ -49,7 +49,7 @@ help:
 	@echo 'make                 the three programs, in $(BUILD)/'
 	@echo 'make deps            install by apt what is missing (as root, or asks before sudo)'
 	@echo 'make run             try it: https://127.0.0.1:$(PORT)   [PORT=8443] [DIR=build/run] [CONF=FILE]'
-	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_intake.py -k verify"]'
+	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_cli.py -k roster"]'
 	@echo 'make check-all       all of these: check, check-asan, check-valgrind, lint'
 	@echo 'make check-hosting   every case of tests/hosting on every way of hosting (make deps-hosting installs the servers)'
 	@echo 'make unit            the unit tests alone'
@@ -98,7 +98,7 @@ VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-k
 check-valgrind:
 	@deploy/deps all
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/valgrind CFLAGS='-O1 -g -U_FORTIFY_SOURCE' all units
-	@$(PYTHON) tests/run --build build/valgrind --wrap '$(VALGRIND)' tests/e2e/test_intake.py $(TESTS)
+	@$(PYTHON) tests/run --build build/valgrind --wrap '$(VALGRIND)' tests/e2e/test_intake.py tests/hosting/test_hosting.py -k 'test_intake or nginx-fastcgi' $(TESTS)
 
 # A throw-away Debian with a real systemd; as root, who installs what it takes.
 check-machine:

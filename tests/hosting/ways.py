@@ -75,6 +75,12 @@ class Way(Site):
                 return s.connect_ex(("127.0.0.1", self.port)) == 0
         assert wait_for(listening), part.log()
 
+    def examhook(self, *arguments, **how):
+        """Never under valgrind and the like: it is asked for the rows of every case, and has tests of its own."""
+        return subprocess.run([os.path.join(support.BUILD, "examhook"), "--config", self.conf_path, *arguments],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+                              env=support.environment(), **how)
+
     def down(self, program):
         self.stop(program)
 
