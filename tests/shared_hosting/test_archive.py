@@ -196,6 +196,37 @@ def test_by_ftp_and_a_panel_alone(host, talview):
     assert one.examhook("work --once --budget 50").returncode == 0 and fetched(one, session)
 
 
+def page_blocks():
+    """(what a reader does by hand, the commands) of the page's ```sh blocks, but for those that are not run."""
+    with open(os.path.join(hosting.TOP, "deploy/hosting/shared-hosting.md"), encoding="utf-8") as f:
+        text = f.read()
+    found = re.findall(r"^(?:<!-- (run|not run): ([^\n]*) -->\n)?```sh\n(.*?)^```$", text, re.M | re.S)
+    return [(note if kind == "run" else "", commands) for kind, note, commands in found if kind != "not run"]
+
+
+def test_the_page_as_a_new_customer_types_it(host, talview):
+    one = host.customer()
+    shutil.copy(hosting.archive(), one.path())
+    os.chmod(one.path(os.path.basename(hosting.archive())), 0o644)
+    host.write("tmp/edit", "sed -i 's|^environment = production$|%s|' \"$1\"\n" % "\\n".join(
+        "%s = %s" % pair for pair in talview.urls().items()))
+    said, blocks = [], page_blocks()
+    assert len(blocks) == 4
+    for by_hand, commands in blocks:
+        host.write("bin/editor", "#!/bin/sh\nset -e\n%s\n" % by_hand, 0o755)
+        # busybox' shell has an own idea of crontab, unless it is a function.
+        done = one.sh("set -e\ncrontab() { /bin/crontab \"$@\"; }\n" + commands)
+        assert done.returncode == 0, (commands, done.stdout, done.stderr)
+        said.append(done.stdout.decode())
+    assert "roster: is empty" in said[0] # that comes next
+    assert "accepted the login of [proview main]" in said[1]
+    assert not re.search("^failed", said[1] + said[2] + said[3], re.M), said
+    with open(host.path("tmp/crontab." + one.name), encoding="ascii") as f:
+        assert f.read() == "* * * * * ~/examhook/bin/examhook work --once --budget 50\n"
+    assert os.listdir(one.path("before-the-update"))
+    assert "kept:      %s/examhook/examhook.conf" % one.home in said[3]
+
+
 def test_a_newer_version_over_an_older_one_keeps_what_is_the_customers(customer):
     one = customer
     one.cgi("examjoint", admitted("r1"), **one.secrets())
