@@ -197,7 +197,7 @@ class Player:
             else:
                 connection, self.connection = self.connection, None
             answer = send_http1(connection, message)
-            if keep and (answer.header("Connection") or "").lower() != "close": # else the next one makes its own
+            if keep and "close" not in (answer.header("Connection") or "").lower(): # else the next one makes its own
                 self.connection = connection
             elif answer:
                 connection.close()
