@@ -11,8 +11,8 @@ import pytest
 
 import support
 
-# testssl.sh's ids that may be above INFO, and why: all but the last two are properties of the certificate that is made on
-# the spot for this test.
+# testssl.sh's ids that may be above INFO, and why: all but the last two are properties of the certificate that is
+# made on the spot for this test.
 NOT_OURS = {
     "cert_chain_of_trust": "self-signed",
     "cert_expirationStatus": "valid for two days",
@@ -46,7 +46,8 @@ def test_nothing_that_is_ours_to_mend(tls_site, tmp_path):
     found = json.loads(report.read_text()) if report.exists() else []
     ids = {finding["id"] for finding in found}
     # It did look at all of it.
-    assert {"TLS1_2", "TLS1_3", "cipher_order", "cert_keySize", "HSTS_time", "heartbleed", "ROBOT", "LUCKY13"} <= ids, done.stdout[-3000:]
+    assert {"TLS1_2", "TLS1_3", "cipher_order", "cert_keySize", "HSTS_time", "heartbleed", "ROBOT", "LUCKY13"} <= ids, \
+        done.stdout[-3000:]
     ours = [finding for finding in found
             if finding["severity"] not in HARMLESS and finding["id"].split()[0] not in NOT_OURS]
     assert not ours, "\n".join("%(severity)s %(id)s: %(finding)s" % finding for finding in ours)

@@ -50,17 +50,18 @@ class Installed(Machine):
 
     def configure(self, text):
         """[store] and [verify] as on a machine, and the rest."""
-        text = "[store]\nurl = sqlite:/var/lib/examhook\n[verify]\nlanguages = /usr/local/share/examhook/languages\n" + text
-        self.put(text.encode(), CONFIG, mode=0o600)
+        head = "[store]\nurl = sqlite:/var/lib/examhook\n[verify]\nlanguages = /usr/local/share/examhook/languages\n"
+        self.put((head + text).encode(), CONFIG, mode=0o600)
         self.run("chmod 750 /etc/examhook")
 
     def nginx(self):
         """The shipped files where their comments say that they go, and a certificate made on the spot."""
         for name, folder in (("http", "conf.d"), ("locations", "snippets")):
-            self.put(os.path.join(TOP, "nginx/examhook-%s.conf" % name), "/etc/nginx/%s/examhook-%s.conf" % (folder, name))
+            self.put(os.path.join(TOP, "nginx/examhook-%s.conf" % name),
+                     "/etc/nginx/%s/examhook-%s.conf" % (folder, name))
         self.put(os.path.join(TOP, "nginx/examhook.conf"), "/etc/nginx/sites-enabled/examhook.conf")
-        self.run("mkdir -p /etc/examhook/tls; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
-                 "-days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 "
+        self.run("mkdir -p /etc/examhook/tls; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
+                 "-nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 "
                  "-keyout /etc/examhook/tls/key.pem -out /etc/examhook/tls/cert.pem 2>/dev/null; nginx -t -q; "
                  "systemctl restart nginx")
         self.trust()
@@ -72,14 +73,15 @@ class Installed(Machine):
         """Talview, at the address that is returned; its authority is /srv/talview/ca.pem."""
         self.run("mkdir -p /srv/talview")
         log = open(self.path("/srv/talview.log"), "w", encoding="utf-8")
-        self.standin = self.start_outside([PYTHON, os.path.join(TOP, "tests/standin/talview.py"), "--port", "0", "--dir",
-                                           self.path("/srv/talview"), *options], stdin=subprocess.DEVNULL, stdout=log,
-                                          stderr=subprocess.STDOUT)
+        command = [PYTHON, os.path.join(TOP, "tests/standin/talview.py"), "--port", "0", "--dir"]
+        self.standin = self.start_outside([*command, self.path("/srv/talview"), *options], stdin=subprocess.DEVNULL,
+                                          stdout=log, stderr=subprocess.STDOUT)
         log.close()
         found = wait_for(lambda: re.search(r"^ready (https:\S+)", self.read("/srv/talview.log"), re.M), 30)
         assert found, self.read("/srv/talview.log")
         self.run("chmod 755 /srv/talview; chmod 644 /srv/talview/ca.pem")
-        return found.group(1)
+        # By its name: the worker has to look it up.
+        return found.group(1).replace("127.0.0.1", "localhost")
 
     # --- Clients ------------------------------------------------------------------------------------------
 

@@ -50,8 +50,8 @@ def test_units_may_have_namespaces_of_their_own(make_machine):
     one = make_machine()
     one.put(b"""[Service]
 Type=oneshot
-ExecStart=sh -c 'ls -d /proc/[0-9]* | wc -l; touch /etc/x 2>/dev/null || ls /sys/class/net; head -1 /proc/self/uid_map; \
-    cat /run/credentials/seen.service/word'
+ExecStart=sh -c 'ls -d /proc/[0-9]* | wc -l; touch /etc/x 2>/dev/null || ls /sys/class/net; \
+    head -1 /proc/self/uid_map; cat /run/credentials/seen.service/word'
 StandardOutput=file:/root/seen
 User=daemon
 LoadCredential=word:/root/word
