@@ -80,8 +80,8 @@ class Host:
         assert done.returncode == 0, done.stderr
         # The host's crontab is the host's business: busybox' own wants to be set-user-id.
         os.remove(self.path("bin/crontab"))
-        self.write("bin/crontab", '#!/bin/sh\ncase $1 in -l) cat "/tmp/crontab.$LOGNAME" ;; -) cat >"/tmp/crontab.$LOGNAME" ;; esac\n',
-                   0o755)
+        self.write("bin/crontab", '#!/bin/sh\ntable=/tmp/crontab.$LOGNAME\ncase $1 in\n-l) cat "$table" || true ;;\n'
+                   '-) cat >"$table.new" && mv "$table.new" "$table" ;;\nesac\n', 0o755)
 
     def path(self, *names):
         return os.path.join(self.root, *(n.lstrip("/") for n in names))
