@@ -11,7 +11,9 @@ import sys
 
 import pytest
 
+import installed as by_make
 import machine as machines
+import pages
 from machine import BOOT, MachineError
 
 TOP = machines.TOP
@@ -40,6 +42,7 @@ path_token = token-0123456789abcdef
 """
 ROSTER = "id,password,name\n1001,horse 1001,Ada\n"
 ADA = (200, {"metadata": {"name": "Ada"}})
+PAGE = os.path.join(TOP, "deploy/hosting/debian-package.md")
 WEB = ["nginx-light", "curl", "openssl"]
 
 
@@ -85,7 +88,7 @@ def newer(deb, tmp_path_factory):
     subprocess.run(["dpkg-deb", "-R", deb, tree], check=True)
     control = os.path.join(tree, "DEBIAN/control")
     with open(control, encoding="utf-8") as f:
-        text = re.sub(r"^(Version: .*)$", r"\1+later", f.read(), flags=re.M)
+        text = re.sub(r"^Version: .*$", "Version: 0.2.0", f.read(), flags=re.M)
     with open(control, "w", encoding="utf-8") as f:
         f.write(text)
     path = os.path.join(work, "newer.deb")
@@ -154,12 +157,15 @@ class Installed:
         self.machine.put(ROSTER.encode(), "/root/roster.csv")
         self.run("examhook roster import /root/roster.csv")
 
-    def serve(self):
-        """nginx, with the files of the package."""
+    def certificate(self):
         self.run("install -d -m 700 /etc/examhook/tls; cd /etc/examhook/tls;"
                  "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost "
-                 "-days 2 -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem 2>&1;"
-                 "cp /usr/share/examhook/nginx/examhook.conf /etc/nginx/sites-available/examhook.conf;"
+                 "-days 2 -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem 2>&1")
+
+    def serve(self):
+        """nginx, with the files of the package."""
+        self.certificate()
+        self.run("cp /usr/share/examhook/nginx/examhook.conf /etc/nginx/sites-available/examhook.conf;"
                  "sed -i 's/webhooks.example.org/localhost/' /etc/nginx/sites-available/examhook.conf;"
                  "ln -s ../sites-available/examhook.conf /etc/nginx/sites-enabled/; nginx -t 2>&1;"
                  "systemctl reload nginx")
@@ -237,6 +243,24 @@ def test_installed_and_one_file_edited_it_works(make_machine, deb):
     assert check.returncode == 0, check.stdout
 
 
+@pytest.mark.parametrize("server,module", [("apache2", "a2enmod"), ("lighttpd", "lighty-enable-mod")])
+def test_another_web_server(make_machine, deb, server, module):
+    """As the page says."""
+    with open(PAGE, encoding="utf-8") as f:
+        block = next(block for block in pages.blocks(f.read()) if module in block.text)
+    machine = make_machine([server, "curl", "openssl"])
+    one = Installed(machine, deb)
+    one.configure()
+    one.certificate()
+    machine.put(b"#!/bin/sh\nsed -i s/webhooks.example.org/localhost/ $1\n", "/usr/local/bin/editor", mode=0o755)
+    machine.run("echo 'APT::Get::Assume-Yes \"true\";' >/etc/apt/apt.conf.d/95yes\n" + block.text, network="host")
+    machine.wait("curl -sS --cacert /etc/examhook/tls/cert.pem https://localhost/", 20)
+    assert one.admit("r-1") == 200 and [event["respondent_id"] for event in one.stored()] == ["r-1"]
+    said = one.run("apt-get purge -q -y examhook 2>&1").stdout
+    assert "may refuse its next" in said and "/etc/" + server in said
+    assert one.run("find /var/log/%s -name 'examhook*'" % server).stdout == ""
+
+
 # A client in the machine's network that sends admissions until its input ends, and prints which were taken.
 LOAD = r"""
 import collections, http.client, json, ssl, sys, threading
@@ -291,7 +315,7 @@ def test_an_upgrade_under_load_loses_nothing(installed, newer):
         load.kill()
         load.wait()
     assert result["other"] == {} and len(result["taken"]) > 100, said
-    assert "+later" in one.run("dpkg-query -W examhook").stdout, said
+    assert one.run("dpkg-query -W -f '${Version}' examhook").stdout == "0.2.0", said
     after = one.pids()
     # Each program is another process now, of the new file; the sockets were never closed.
     assert not set(before) & set(after) and "0" not in after, said
@@ -453,3 +477,38 @@ def test_in_a_chroot_where_nothing_runs(deb, tmp_path):
         echo well done""")
     assert said.endswith("well done\n"), said[-3000:]
     assert not re.search(r"Failed|cannot|not found|No such file", said.split("Setting up examhook", 1)[1]), said[-3000:]
+
+
+def test_the_page(make_machine, newer):
+    """Its commands, from the clone to the purge."""
+    machine = make_machine()
+    machine.put(newer, "/root/examhook_0.2.0_amd64.deb")
+    pages.run_page(machine, PAGE)
+
+
+def test_from_make_install_to_the_package(deb):
+    """What the page says of it; nothing is refused meanwhile."""
+    reason = machines.unavailable()
+    if reason:
+        pytest.skip(reason)
+    with open(PAGE, encoding="utf-8") as f:
+        block = next(block for block in pages.blocks(f.read()) if "systemctl reenable" in block.text)
+    with by_make.Installed() as machine:
+        machine.install()
+        machine.configure(ACCOUNTS)
+        machine.run("examhook migrate; systemctl enable --now " + " ".join(SERVICES))
+        sockets = machine.run(["systemctl", "show", "-p", "ActiveEnterTimestampMonotonic", "--value", *SOCKETS]).stdout
+        machine.put(deb, "/root/build/deb/" + os.path.basename(deb))
+        machine.put(b"#!/bin/sh\nsed -i /usr.local/d $1\n", "/usr/local/bin/editor", mode=0o755)
+        machine.run("echo 'APT::Get::Assume-Yes \"true\";' >/etc/apt/apt.conf.d/95yes; apt-get update -q; cd /root\n" +
+                    block.text, network="host")
+        assert machine.run(["systemctl", "is-active", *UNITS]).stdout.split() == ["active"] * len(UNITS)
+        assert machine.run(["systemctl", "is-enabled", *UNITS]).stdout.split() == ["enabled"] * len(UNITS)
+        paths = machine.run(["systemctl", "show", "-p", "FragmentPath", "--value", *UNITS]).stdout.split()
+        assert paths == ["/lib/systemd/system/" + unit for unit in UNITS]
+        for pid in machine.run(["systemctl", "show", "-p", "MainPID", "--value", *SERVICES]).stdout.split():
+            assert re.fullmatch(r"/usr/(lib/examhook|bin)/[a-z.]+\n", machine.run(["readlink", "/proc/%s/exe" % pid]).stdout)
+        assert sockets == machine.run(["systemctl", "show", "-p", "ActiveEnterTimestampMonotonic", "--value",
+                                       *SOCKETS]).stdout
+        assert machine.run("find /usr/local /etc/systemd -name '*examhook*' -not -path '/etc/systemd/system/*.wants/*'"
+                           ).stdout == ""
