@@ -81,8 +81,9 @@ static void show_row(struct table *table, const struct store_event_row *row)
     const char *who = row->respondent_id ? row->respondent_id
                       : row->identity    ? row->identity
                                          : row->session_uuid;
-    const char *note = row->reason && row->reason[0] ? row->reason : row->flags;
+    struct buf note = BUF_INIT;
 
+    rows_event_note(&note, row);
     table_cell(table, row->id);
     table_cell_time(table, row->received_at_ms);
     table_cell(table, row->account);
@@ -91,8 +92,9 @@ static void show_row(struct table *table, const struct store_event_row *row)
     table_cell(table, who);
     table_cell_number(table, row->deliveries);
     table_cell(table, row->outcome);
-    table_cell(table, note);
+    table_cell(table, buf_str(&note));
     table_row_end(table);
+    buf_release(&note);
 }
 
 static bool show(void *context, const struct store_event_row *row)

@@ -1,8 +1,35 @@
 #include "rows.h"
+
+#include <string.h>
+
 #include "csv.h"
 #include "output.h"
 #include "../common/clock.h"
 #include "../common/json.h"
+#include "../common/roster.h"
+
+/* "0,2,?" as [0,2,null]. */
+static void positions(struct buf *object, const char *text)
+{
+    json_add_key(object, "positions");
+    if (!text) {
+        buf_adds(object, "null");
+        return;
+    }
+    buf_addc(object, '[');
+    for (const char *at = text; *at; at += strspn(at, ",")) {
+        size_t len = strcspn(at, ","), digits = strspn(at, "0123456789");
+
+        if (at != text)
+            buf_addc(object, ',');
+        if (digits == len)
+            buf_add(object, at, len);
+        else
+            buf_adds(object, "null");
+        at += len;
+    }
+    buf_addc(object, ']');
+}
 
 void rows_event_members(struct buf *object, const struct store_event_row *row)
 {
@@ -21,6 +48,19 @@ void rows_event_members(struct buf *object, const struct store_event_row *row)
     output_member_json(object, "body", row->body);
     json_add_member(object, "identity", row->identity);
     json_add_member(object, "flags", row->flags);
+    positions(object, row->positions);
+}
+
+void rows_event_note(struct buf *out, const struct store_event_row *row)
+{
+    bool mapping = row->reason && strcmp(row->reason, roster_verdict_word(ROSTER_FIELDS_MAPPING)) == 0;
+
+    if (row->reason && row->reason[0])
+        buf_adds(out, row->reason);
+    else if (row->flags)
+        buf_adds(out, row->flags);
+    if (mapping && row->positions)
+        buf_addf(out, " (sent: %s)", row->positions[0] ? row->positions : "none");
 }
 
 void rows_change(struct buf *out, const struct store_rating_change *change)
@@ -78,10 +118,10 @@ static void header(FILE *out, const char *const *names)
 
 void rows_event_csv_header(FILE *out)
 {
-    static const char *const names[] = {"id",          "received_at", "source",        "account",
-                                        "event",       "exam_id",     "respondent_id", "session_uuid",
-                                        "external_id", "deliveries",  "outcome",       "reason",
-                                        "body",        "identity",    "flags",         NULL};
+    static const char *const names[] = {
+        "id",           "received_at", "source",     "account", "event",  "exam_id", "respondent_id",
+        "session_uuid", "external_id", "deliveries", "outcome", "reason", "body",    "identity",
+        "flags",        "positions",   NULL};
 
     header(out, names);
 }
@@ -103,6 +143,7 @@ void rows_event_csv(FILE *out, const struct store_event_row *row)
     csv_write_text(out, false, row->body);
     csv_write_text(out, false, row->identity);
     csv_write_text(out, false, row->flags);
+    csv_write_text(out, false, row->positions);
     csv_write_end(out);
 }
 

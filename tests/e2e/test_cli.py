@@ -435,7 +435,7 @@ def test_many_lines_import_in_seconds(shop):
 # --- Listings ------------------------------------------------------------------------------------------------
 
 EVENT_MEMBERS = ["id", "received_at", "source", "account", "event", "exam_id", "respondent_id", "session_uuid",
-                 "external_id", "deliveries", "outcome", "reason", "body", "identity", "flags"]
+                 "external_id", "deliveries", "outcome", "reason", "body", "identity", "flags", "positions"]
 SESSION_MEMBERS = ["session_uuid", "account", "external_id", "state", "rating", "rating_raw", "status", "type",
                    "attempts", "last_error", "next_attempt_at", "rated_at", "history"]
 
@@ -458,12 +458,33 @@ def test_events_json(shop):
     assert (verification["outcome"], verification["identity"], verification["body"]) == ("valid", "1001", None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", verification["received_at"])
     assert verification["reason"] is None
+    assert verification["positions"] == [0, 1] and callback["positions"] is admission["positions"] is None
     assert admission["body"] == admitted() and admission["source"] == "examjoint"
     assert result["deliveries"] == 2 and result["session_uuid"] is None
     assert quarantined["outcome"] == "quarantined" and quarantined["body"]["exam_id"] == 77
     assert callback["source"] == "proview" and callback["account"] == "pv" and callback["session_uuid"] == UUID
     assert callback["event"] == "Session Has Been Terminated" and callback["external_id"] == "=1+1"
     assert "horse" not in shop.ok("events", "--json")
+
+
+def test_the_positions_that_an_exam_sends_are_shown(shop):
+    """Whoever writes [fields] learns from them what the form of the exam is like."""
+    def sent(*positions):
+        shop.examjoint({"event": "verify_respondent", "exam_id": "exam-1",
+                        "fields": [{"position": n, "value": "canary-input-%d" % n} for n in positions]})
+
+    sent(1, 2)
+    sent(2, 100, 0)  # 100 is no position of a form: what stands there may be anything
+    sent()
+    sent(0, 1)
+    rows = shop.rows("events", "--json")
+    assert [row["positions"] for row in rows] == [[1, 2], [2, None, 0], [], [0, 1]]
+    assert [row["reason"] for row in rows] == ["fields_mapping"] * 3 + ["unknown"]
+    notes = [line.rpartition("invalid")[2].strip() for line in shop.ok("events").splitlines()[1:]]
+    assert notes == ["fields_mapping (sent: 1,2)", "fields_mapping (sent: 2,?,0)", "fields_mapping (sent: none)", "unknown"]
+    table = list(csv.DictReader(io.StringIO(shop.ok("export", "--format", "csv"))))
+    assert [row["positions"] for row in table] == ["1,2", "2,?,0", "", "0,1"]
+    assert "canary-input" not in shop.ok("events", "--json")
 
 
 def test_events_filters(shop):
