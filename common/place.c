@@ -121,7 +121,8 @@ static bool check_entry(const struct closing *c, const char *path, mode_t forbid
 {
     struct stat st;
     mode_t all = c->personal ? (mode_t)(S_IRWXG | S_IRWXO) : forbidden;
-    if (lstat(path, &st) != 0 || S_ISLNK(st.st_mode) || !(st.st_mode & all))
+    /* Behind a link too: it is what the link leads to that others may get at. */
+    if (stat(path, &st) != 0 || !(st.st_mode & all))
         return true;
     buf_clear(c->why);
     buf_addf(c->why, "%s is open to %s (mode %04o): %s %s", path,
@@ -228,7 +229,11 @@ static bool make_folder(const char *folder)
 
 bool place_close(const char *folder, struct buf *why)
 {
-    return make_folder(folder) ? close_entry(why, folder) : say_errno(why, folder);
+    /* Of the folder itself a link is followed: what is made goes where it leads to. */
+    char *where = make_folder(folder) ? realpath(folder, NULL) : NULL;
+    bool good = where ? close_entry(why, where) : say_errno(why, folder);
+    free(where);
+    return good;
 }
 
 bool place_close_store(const struct config *config, struct buf *why)

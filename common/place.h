@@ -22,8 +22,9 @@ bool place_check(const struct config *config, const char *document_root, struct 
 /*
  * To be asked before the store is opened. False: others can write to the store's folder, or can get at what
  * is in the folders of these areas (bits of enum store_area); in a personal installation: group or others can
- * get at any of it. `why` has the path and the chmod. What is not there, or cannot be looked at, is passed
- * by: opening it says more. The configuration's own mode, and those of secrets, are config_load()'s business.
+ * get at any of it. Links are followed. `why` has the path and the chmod. What is not there, or cannot be
+ * looked at, is passed by: opening it says more. The configuration's own mode, and those of secrets, are
+ * config_load()'s business.
  */
 bool place_closed(const struct config *config, unsigned areas, struct buf *why);
 

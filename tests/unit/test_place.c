@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "../../common/place.h"
+#include "../../common/store.h"
 
 /*
  * A customer's home as a host lays it out: public_html is the document root, web a link to it, www2 its
@@ -187,6 +188,75 @@ static void without_a_document_root_all_is_fine(void **state)
     buf_release(&why);
 }
 
+/* What of the store is open to whom, the store being `url`, its folder of ratings asked for. */
+static bool closed(const struct home *home, const char *url, bool personal, struct buf *why)
+{
+    struct config config = {.personal = personal};
+    char path[192];
+    in_home(home, url, path);
+    struct buf whole = BUF_INIT;
+    buf_addf(&whole, "sqlite:%s", path);
+    config.store_url = whole.data;
+    bool good = place_closed(&config, STORE_RATINGS, why);
+    buf_release(&whole);
+    return good;
+}
+
+/* A folder that is reached by a link is as open as what the link leads to. */
+static void a_link_hides_no_open_folder(void **state)
+{
+    static const struct {
+        const char *opened;
+        mode_t mode;
+        bool personal, good;
+    } cases[] = {
+        {"examhook/store", 0700, true, true},           {"examhook/store", 0711, false, true},
+        {"examhook/store", 0777, false, false},         {"examhook/store", 0770, true, false},
+        {"examhook/store/ratings", 0700, true, true},   {"examhook/store/ratings", 0770, false, true},
+        {"examhook/store/ratings", 0701, false, false}, {"examhook/store/ratings", 0710, true, false},
+    };
+    const struct home *home = *state;
+    char link[192], linked[192], path[192];
+    in_home(home, "www/store", path);
+    assert_int_equal(rmdir(path), 0);
+    in_home(home, "www/linked", link);
+    assert_int_equal(symlink("../examhook/store", link), 0);
+    in_home(home, "www2/ratings", linked);
+    assert_int_equal(symlink("../examhook/store/ratings", linked), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        /* Under its own name, by a link to the store, by a link in the store. */
+        static const char *const urls[] = {"examhook/store", "www/linked", "www2"};
+        in_home(home, cases[i].opened, path);
+        assert_int_equal(chmod(path, cases[i].mode), 0);
+        for (size_t j = 0; j < 3; j++) {
+            struct buf why = BUF_INIT;
+            bool reaches = j < 2 || strstr(cases[i].opened, "ratings");
+            assert_int_equal(closed(home, urls[j], cases[i].personal, &why), cases[i].good || !reaches);
+            assert_int_equal(why.len > 0, !cases[i].good && reaches);
+            buf_release(&why);
+        }
+        assert_int_equal(chmod(path, 0700), 0);
+    }
+    unlink(linked);
+}
+
+/* What a personal installation closes it closes behind a link too. */
+static void a_link_hides_no_folder_to_be_closed(void **state)
+{
+    const struct home *home = *state;
+    struct buf why = BUF_INIT;
+    char link[192], path[192];
+    struct stat st;
+    in_home(home, "www/linked", link);
+    assert_int_equal(symlink("../examhook/store/ratings", link), 0);
+    in_home(home, "examhook/store/ratings", path);
+    assert_int_equal(chmod(path, 0755), 0);
+    assert_true(place_close(link, &why));
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+    buf_release(&why);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +265,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(links_hide_nothing, make_home, remove_home),
         cmocka_unit_test_setup_teardown(files_under_it_are_refused, make_home, remove_home),
         cmocka_unit_test_setup_teardown(without_a_document_root_all_is_fine, make_home, remove_home),
+        cmocka_unit_test_setup_teardown(a_link_hides_no_open_folder, make_home, remove_home),
+        cmocka_unit_test_setup_teardown(a_link_hides_no_folder_to_be_closed, make_home, remove_home),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
