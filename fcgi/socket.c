@@ -124,7 +124,8 @@ static long environment_number(const char *name)
 
 bool socket_handed_over(int *fd, struct buf *why)
 {
-    long count = environment_number("LISTEN_FDS");
+    const char *given = getenv("LISTEN_FDS");
+    long count = given && given[0] != '\0' ? environment_number("LISTEN_FDS") : 0;
     int domain = socket_option(HANDED_OVER_FD, SO_DOMAIN);
 
     /* Variables of another process, the one that started us, say, are no business of ours. */
@@ -133,7 +134,7 @@ bool socket_handed_over(int *fd, struct buf *why)
         return true;
     }
     if (count != 1)
-        buf_addf(why, "LISTEN_FDS=%s: exactly one socket can be handed over", getenv("LISTEN_FDS"));
+        buf_addf(why, "LISTEN_FDS=%s: exactly one socket can be handed over", given);
     else if (domain == AF_INET || domain == AF_INET6)
         buf_adds(why, "the socket handed over (descriptor 3) is a TCP socket, which no file mode guards: "
                       "only unix sockets are served");

@@ -483,6 +483,16 @@ def test_variables_of_another_process_hand_nothing_over(program):
     assert cgi(program, "examjoint", values, body) == (200, {})
 
 
+@pytest.mark.parametrize("count", ["", "export LISTEN_FDS=;", "export LISTEN_FDS=0;"])
+def test_no_socket_is_handed_over_where_none_is_counted(program, count):
+    program.stop()
+    command = "unset LISTEN_FDS; %s LISTEN_PID=$$ exec %s --config %s --socket %s" % (
+        count, BUILD / "examjoint.fcgi", program.config, program.path)
+    program.process = subprocess.Popen(["sh", "-c", command], stderr=open(program.log, "ab"))
+    assert wait_for(lambda: program.answers() or program.process.poll() is not None)
+    assert program.process.poll() is None, program.log.read_text()
+
+
 def test_cgi_stays_cgi_whatever_is_handed_over(program, handed_over):
     body = event(1)
     environment = {"GATEWAY_INTERFACE": "CGI/1.1", "EXAMHOOK_CONF": os.fspath(program.config), "PATH": os.environ["PATH"],
