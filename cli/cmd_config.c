@@ -31,6 +31,7 @@ struct config_options {
 
 struct target {
     const char *path;
+    const char *source; /* the configuration that it is made from */
     char *folder, *name;
     struct buf aside; /* the name while it is written */
     int folder_fd;
@@ -51,6 +52,16 @@ static int check_folder(struct cli *cli, const struct target *target, struct sta
             cli, "%s can be written by others (mode %04o): run chmod go-w %s, or choose another folder",
             target->folder, (unsigned)folder->st_mode & 07777U, target->folder);
     return CLI_FINE;
+}
+
+/* What is for the other programs stands nowhere but in there. */
+static bool is_source(const struct target *target)
+{
+    struct stat there, source;
+
+    return fstatat(target->folder_fd, target->name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+           stat(target->source, &source) == 0 && there.st_dev == source.st_dev &&
+           there.st_ino == source.st_ino;
 }
 
 static bool write_all(int fd, const struct buf *text)
@@ -88,6 +99,8 @@ static int put_file(struct cli *cli, struct target *target, const struct buf *te
 
     if (code)
         return code;
+    if (is_source(target))
+        return cli_failed(cli, "%s is what it would be made from: name another file", target->path);
     fd = openat(target->folder_fd, buf_str(&target->aside),
                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0400);
     if (fd < 0)
@@ -104,10 +117,12 @@ static int put_file(struct cli *cli, struct target *target, const struct buf *te
     return code;
 }
 
-static int write_output(struct cli *cli, const char *path, const struct buf *text, int64_t changed_ms)
+static int write_output(struct cli *cli, const char *path, const char *source, const struct buf *text,
+                        int64_t changed_ms)
 {
     char *for_folder = xstrdup(path), *for_name = xstrdup(path);
-    struct target target = {.path = path, .folder = dirname(for_folder), .name = basename(for_name)};
+    struct target target = {
+        .path = path, .source = source, .folder = dirname(for_folder), .name = basename(for_name)};
     int code;
 
     buf_addf(&target.aside, ".%s.%ld", target.name, (long)getpid());
@@ -135,7 +150,7 @@ static int render(struct cli *cli, const char *path, const struct config_options
     if (!config_render(path, options->role, &text, &changed_ms, &why))
         cli_failed(cli, "%s", buf_str(&why));
     else if (options->output)
-        code = write_output(cli, options->output, &text, changed_ms);
+        code = write_output(cli, options->output, path, &text, changed_ms);
     else
         code = fwrite(text.data, 1, text.len, cli->out) == text.len ? CLI_FINE : CLI_FAILED;
     buf_release(&text);

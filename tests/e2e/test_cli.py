@@ -845,6 +845,17 @@ def test_config_for_a_program_goes_to_no_folder_that_others_write_to(shop, mode)
     assert "chmod go-w " + folder in said and os.listdir(folder) == []
 
 
+def test_config_for_a_program_does_not_take_the_place_of_what_it_is_made_from(shop):
+    link = os.path.join(shop.folder, "link")
+    os.symlink(shop.folder, link)
+    with open(shop.conf, encoding="utf-8") as f:
+        whole = f.read()
+    for target in (shop.conf, os.path.join(link, "examhook.conf")):
+        assert "is what it would be made from" in shop.fails(1, "config", "--for", "worker", "--output", target)
+    with open(shop.conf, encoding="utf-8") as f:
+        assert f.read() == whole
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_config_for_a_program_belongs_to_the_folders_owner(shop):
     folder = os.path.join(shop.folder, "run")
