@@ -75,8 +75,10 @@ static bool only_hangups(int signals_fd)
 /*
  * Leases keep two workers from fetching the same session, so two that run for ever do no harm. But one --once
  * that takes longer than cron's interval would have more and more beside it, and beside a worker that runs
- * for ever it has nothing to do. once.lock  held by the one --once that runs work.lock  shared by all that
- * run for ever; --once only tries whether it could have it alone
+ * for ever it has nothing to do.
+ *
+ *   once.lock  held by the one --once that runs
+ *   work.lock  shared by all that run for ever; --once only tries whether it could have it alone
  */
 static int lock_open(const struct config *config, const char *name)
 {
@@ -153,7 +155,7 @@ static void read_again(struct config **config)
         keep_store(fresh, *config);
         config_free(*config);
         *config = fresh;
-        log_setup("examhook", fresh->log_level);
+        log_set_level(fresh->log_level);
         log_info("the configuration was read again", LOG_S("config", fresh->path));
     } else {
         log_error("the configuration was not taken, the old one stays", LOG_S("reason", buf_str(&why)));
