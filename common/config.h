@@ -176,8 +176,8 @@ void config_print(const char *path, struct buf *out, struct buf *why, bool *ok);
 /*
  * What one role gets of the file, as a file of its own that has the same effect for it: every value in force,
  * its secrets in clear text, paths absolute. Nothing of another role's secrets is in it, so a program of
- * another role has no use for it. *changed_ms: when the configuration, or a file with Talview's credentials in it, was last
- * written. False: `why` names file and line as config_load() does, and `out` holds nothing.
+ * another role has no use for it. *changed_ms: when the configuration, or a file with Talview's credentials
+ * in it, was last written. False: `why` names file and line as config_load() does, and `out` holds nothing.
  */
 bool config_render(const char *path, enum config_role role, struct buf *out, int64_t *changed_ms,
                    struct buf *why);
