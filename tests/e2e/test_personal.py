@@ -184,6 +184,21 @@ def test_nothing_that_is_made_is_open_to_the_group(customer):
     assert modes([customer.folder / "store/ratings/work.lock", customer.folder / "store/ratings/once.lock"])
 
 
+@pytest.mark.skipif(not BECOME, reason="only root is root")
+def test_what_root_runs_does_not_shut_the_customer_out(customer):
+    """Somebody of the host who looks after it; for root it is an installation like any other."""
+    customer.ok("migrate")
+    (customer.folder / "roster.csv").write_text("id\n1001\n")
+    for words in (["work", "--once", "--budget", "5"], ["roster", "import", str(customer.folder / "roster.csv")],
+                  ["events"], ["sessions"], ["purge", "--older-than", "1"], ["migrate"]):
+        done = subprocess.run([BUILD / "examhook", "--config", customer.conf, *words], umask=0o022, capture_output=True,
+                              text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    customer.ok("work", "--once", "--budget", "5")
+    assert customer.event()[0] == 200
+    assert {path.stat().st_uid for path in customer.all_of_the_store()} == {USER}
+
+
 @pytest.mark.parametrize("name", ["store", "store/examjoint", "store/examjoint/events.db", "store/roster/roster.db",
                                   "store/examjoint/events.db-wal"])
 def test_a_store_that_the_group_can_get_at_is_not_used(customer, name):
