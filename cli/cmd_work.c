@@ -88,7 +88,8 @@ static int lock_open(const struct config *config, const char *name)
     if (!folder)
         return -1;
     buf_addf(&path, "%s/%s", folder, name);
-    /* For nobody else, as all of this folder: a personal installation takes no file that its group can read. */
+    /* For nobody else, as all of this folder: a personal installation takes no file that its group can read.
+     */
     int fd = open(buf_str(&path), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     /* One that root made by hand must not keep out the user whose cron does it. */
     if (fd >= 0 && geteuid() == 0 && (stat(folder, &st) != 0 || fchown(fd, st.st_uid, st.st_gid) != 0)) {
