@@ -53,10 +53,25 @@ static char *beside_document_root(void)
 }
 
 /* Root has no home on a host, and what others put in its way is not to be believed. */
+static bool is_ours(const char *path, struct stat *st)
+{
+    return geteuid() != 0 && lstat(path, st) == 0 && st->st_uid == geteuid();
+}
+
 static bool is_our_file(const char *path)
 {
     struct stat st;
-    return geteuid() != 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid();
+    return is_ours(path, &st) && S_ISREG(st.st_mode);
+}
+
+/* Else somebody who may make a folder there (in /tmp, say) could change the file once it was looked at. */
+static bool is_in_our_folder(const char *path)
+{
+    char *copy = xstrdup(path);
+    struct stat st;
+    bool ours = is_ours(dirname(copy), &st);
+    free(copy);
+    return ours;
 }
 
 /* mod_fcgid names no document root when it starts a program, and cron names nothing at all: but the program
@@ -69,7 +84,7 @@ static char *above_program(void)
     while (slash) {
         *slash = '\0';
         path = in_folder(folder[0] ? folder : "/");
-        if (is_our_file(path)) {
+        if (is_our_file(path) && is_in_our_folder(path)) {
             free(folder);
             return path;
         }

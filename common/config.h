@@ -147,8 +147,8 @@ struct config {
 /*
  * Where the configuration is: `option` (--config) if not NULL, else EXAMHOOK_CONF, else, when DOCUMENT_ROOT
  * is set (a web server started us) and it exists, examhook/examhook.conf beside the document root, else, from
- * the program's own folder upwards, the first examhook/examhook.conf that is a file of our own user (never
- * for root), else /etc/examhook/examhook.conf. Returns allocated text.
+ * the program's own folder upwards, the first examhook/examhook.conf that is, with its folder, our own user's
+ * (never for root), else /etc/examhook/examhook.conf. Returns allocated text.
  */
 char *config_find(const char *option);
 

@@ -115,6 +115,22 @@ def test_another_users_file_above_the_program_is_passed_by(customer):
     assert done.returncode == 3 and "/etc/examhook/examhook.conf" in done.err
 
 
+@pytest.mark.skipif(not BECOME, reason="only root can give a folder away")
+def test_another_users_folder_above_the_program_is_passed_by(customer):
+    """Where everybody may make a folder (/tmp), its owner could change the file once it was looked at."""
+    os.chown(customer.folder, 0, 0)
+    done = customer.run("config")
+    assert done.returncode == 3 and "/etc/examhook/examhook.conf" in done.err
+    os.chown(customer.folder, USER, USER)
+    # A link of our own is ours.
+    customer.folder.rename(customer.home / "elsewhere")
+    customer.folder.symlink_to("elsewhere")
+    os.lchown(customer.folder, 0, 0)
+    assert "/etc/examhook/examhook.conf" in customer.run("config").err
+    os.lchown(customer.folder, USER, USER)
+    assert customer.ok("config").startswith("# %s\n" % customer.conf)
+
+
 @pytest.mark.skipif(not BECOME, reason="only root is root")
 def test_root_looks_nowhere_but_in_etc(customer):
     os.chown(customer.conf, 0, 0)
