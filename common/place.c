@@ -54,7 +54,13 @@ static bool check_path(const struct placing *p, const char *what, const char *pa
 {
     char *where = resolved(path, 0);
     bool good = !is_under(where, p->root);
-    if (!good) {
+    if (!good && strcmp(p->root, "/") == 0) {
+        buf_clear(p->why);
+        buf_addf(p->why,
+                 "the web server's document root is /, so the %s %s lies under it, as everything does: give "
+                 "the site a document root of its own",
+                 what, path);
+    } else if (!good) {
         buf_clear(p->why);
         buf_addf(
             p->why,

@@ -185,6 +185,8 @@ static void without_a_document_root_all_is_fine(void **state)
     assert_int_equal(why.len, 0);
     /* All of the machine is served. */
     assert_false(judge(home, "examhook/examhook.conf", "store", "../secret", "/", &why));
+    assert_null(strstr(buf_str(&why), "move it"));
+    assert_non_null(strstr(buf_str(&why), "give the site a document root of its own"));
     buf_release(&why);
 }
 
