@@ -61,10 +61,8 @@ def markdown(table, ways, results):
     return "\n".join(lines) + "\n"
 
 
-def read_page(path):
-    """{(case, way): result} of a page."""
-    with open(path, encoding="utf-8") as f:
-        text = f.read()
+def read_page(text):
+    """{(case, way): result} of a page's text."""
     rows = [[field.strip() for field in line.strip("|").split("|")]
             for line in text.partition("## All")[2].splitlines() if line.startswith("|")]
     words = {sign: word for word, sign in SIGNS.items()}

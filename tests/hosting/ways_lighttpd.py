@@ -35,10 +35,13 @@ class Lighttpd(Way):
     def start(self):
         self.start_program("examjoint")
         self.start_program("proview")
+        self.start_server()
+        return self
+
+    def start_server(self):
         self.serve("lighttpd", ["lighttpd", "-D", "-f", self.path("lighttpd/lighttpd.conf")])
         # A body that lighttpd wanted to write to a file would have no place now.
         os.rmdir(self.path("lighttpd/uploads"))
-        return self
 
     def written(self):
         return [self.path(name) for name in ("log", "store", "lighttpd")]

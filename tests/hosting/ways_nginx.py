@@ -34,6 +34,20 @@ class NginxFastcgi(Way):
         return Site.start(self)
 
 
+class Group(Part):
+    """fcgiwrap's own children do not end with it (under systemd the service's end takes them along)."""
+
+    def __init__(self, name, command, folder):
+        super().__init__(name, ["setsid"] + command, folder)
+
+    def stop(self, number=signal.SIGTERM, seconds=10):
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            pass
+        return super().stop(number, seconds)
+
+
 class NginxFcgiwrap(Way):
     number, name, title = 6, "nginx-fcgiwrap", "nginx + fcgiwrap"
     loop = False
@@ -62,8 +76,8 @@ class NginxFcgiwrap(Way):
 
     def up(self, program):
         path = self.path("sock/fcgiwrap.sock")
-        self.parts["fcgiwrap"] = part = Part("fcgiwrap", ["spawn-fcgi", "-n", "-s", path, "-M", "0660", "--",
-                                                          "/usr/sbin/fcgiwrap", "-c", "8"], self.folder)
+        self.parts["fcgiwrap"] = part = Group("fcgiwrap", ["spawn-fcgi", "-n", "-s", path, "-M", "0660", "--",
+                                                           "/usr/sbin/fcgiwrap", "-c", "8"], self.folder)
 
         def listening():
             assert part.alive(), part.log()
