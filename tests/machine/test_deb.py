@@ -361,8 +361,8 @@ def test_removal_keeps_and_a_purge_keeps_exam_data(installed, deb):
 
 def every_file(machine):
     """But what apt, dpkg and the machine's own services keep for themselves."""
-    listed = machine.run("find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path "
-                         "/var/cache -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/log -o -path "
+    listed = machine.run("find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp "
+                         "-o -path /var/cache -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/log -o -path "
                          "/var/lib/systemd/catalog -o -path /var/tmp -o -path /root \\) -prune -o -print").stdout
     return set(listed.splitlines())
 
@@ -507,7 +507,8 @@ def test_from_make_install_to_the_package(deb):
         paths = machine.run(["systemctl", "show", "-p", "FragmentPath", "--value", *UNITS]).stdout.split()
         assert paths == ["/lib/systemd/system/" + unit for unit in UNITS]
         for pid in machine.run(["systemctl", "show", "-p", "MainPID", "--value", *SERVICES]).stdout.split():
-            assert re.fullmatch(r"/usr/(lib/examhook|bin)/[a-z.]+\n", machine.run(["readlink", "/proc/%s/exe" % pid]).stdout)
+            program = machine.run(["readlink", "/proc/%s/exe" % pid]).stdout
+            assert re.fullmatch(r"/usr/(lib/examhook|bin)/[a-z.]+\n", program)
         assert sockets == machine.run(["systemctl", "show", "-p", "ActiveEnterTimestampMonotonic", "--value",
                                        *SOCKETS]).stdout
         assert machine.run("find /usr/local /etc/systemd -name '*examhook*' -not -path '/etc/systemd/system/*.wants/*'"
