@@ -160,7 +160,8 @@ install: all
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/languages deploy/languages/*.txt
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/nginx nginx/*.conf
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/lighttpd deploy/lighttpd/examhook.conf deploy/lighttpd/errors/*.html
-	sed -i 's|/usr/local/|$(PREFIX)/|g' $(SHARE)/examhook/nginx/examhook-fcgiwrap.conf $(SHARE)/examhook/lighttpd/examhook.conf
+	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/apache deploy/apache/*.conf
+	sed -i 's|/usr/local/|$(PREFIX)/|g' $(SHARE)/examhook/nginx/examhook-fcgiwrap.conf $(SHARE)/examhook/lighttpd/examhook.conf $(SHARE)/examhook/apache/examhook-programs.conf
 	for page in deploy/man/*.[1-8]; do test ! -e $$page || $(INSTALL) -D -m 644 -t $(SHARE)/man/man$${page##*.} $$page; done
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system deploy/systemd/*.service deploy/systemd/*.socket
 	$(INSTALL) -D -m 644 deploy/systemd/examhook.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/examhook.conf

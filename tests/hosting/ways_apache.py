@@ -40,7 +40,7 @@ class Apache(Way):
             os.mkdir(self.path(name))
         self.tmp_state = None
         give(self.path("tmp"), web_user().pw_uid, web_user().pw_gid, 0o700)
-        os.symlink(os.path.join(TOP, "deploy/apache"), self.path("apache/examhook"))
+        shutil.copytree(os.path.join(TOP, "deploy/apache"), self.path("apache/examhook"))
         self.lay_out()
         with open(self.path("apache/apache2.conf"), "w", encoding="utf-8") as f:
             f.write(self.server_text())
@@ -82,10 +82,15 @@ class Apache(Way):
         self.tmp_state = os.stat(self.path("tmp")).st_mtime_ns
         return self
 
+    def made_temporary_files(self):
+        """A file that was made and removed again shows in its folder's time."""
+        return self.tmp_state is not None and os.stat(self.path("tmp")).st_mtime_ns != self.tmp_state
+
     def close(self):
-        untouched = self.tmp_state in (None, os.stat(self.path("tmp")).st_mtime_ns)
-        super().close()
-        assert untouched, "Apache made a temporary file: a body, with a password in it"
+        try:
+            assert not self.made_temporary_files(), "Apache made a temporary file: a body, with a password in it"
+        finally:
+            super().close()
 
     def written(self):
         return [self.path(name) for name in ("log", "store", "apache", "tmp")]
@@ -159,6 +164,13 @@ class Started(Apache):
             return log.read()
 
 
+def fcgid_lines(way):
+    """Debian's places of mod_fcgid, in our folder."""
+    os.makedirs(way.path("apache/fcgid"))
+    give(way.path("apache/fcgid"), web_user().pw_uid, web_user().pw_gid)
+    return ["FcgidIPCDir %s/apache/fcgid" % way.folder, "FcgidProcessTableFile %s/apache/fcgid_shm" % way.folder]
+
+
 class Fcgid(Started):
     number, name, title = 3, "apache-fcgid", "Apache + mod_fcgid"
     conf_name, modules = "fcgid", ("fcgid", "buffer")
@@ -185,10 +197,7 @@ class Fcgid(Started):
             self.end_processes()
 
     def site_lines(self):
-        os.makedirs(self.path("apache/fcgid"))
-        give(self.path("apache/fcgid"), web_user().pw_uid, web_user().pw_gid)
-        return ["FcgidIPCDir %s/apache/fcgid" % self.folder,
-                "FcgidProcessTableFile %s/apache/fcgid_shm" % self.folder] + super().site_lines()
+        return fcgid_lines(self) + super().site_lines()
 
 
 class Cgi(Started):
@@ -205,7 +214,7 @@ class SharedHost(Apache):
     number, name, title = 5, "apache-suexec", "Apache + CGI, suexec, .htaccess"
     loop, modules = False, ("cgid", "suexec")
     needs = ("apache2", "unshare", "/usr/lib/apache2/suexec-custom")
-    handler = "cgi"
+    handler, overrides = "cgi", "All"
 
     @classmethod
     def missing(cls):
@@ -272,23 +281,24 @@ class SharedHost(Apache):
         with open(self.path("host/enter"), "w", encoding="utf-8") as f:
             f.write("".join("mount --bind %s %s\n" % (self.path("host", name), over) for name, over in binds))
             f.write("mount --bind /usr/lib/apache2/suexec-custom /usr/lib/apache2/suexec\n"
-                    "TMPDIR=%s exec \"$@\"\n" % self.path("tmp"))
+                    "exec \"$@\"\n")
+
+    def handler_lines(self):
+        return ["ScriptSock %s/apache/cgid.sock" % self.folder]
 
     def site_lines(self):
         """A customer's site, as a host's control panel writes it."""
         root = self.home("public_html")
-        return ["ScriptSock %s/apache/cgid.sock" % self.folder,
+        return self.handler_lines() + [
                 "<VirtualHost 127.0.0.1:%d>" % self.port, "ServerName customer.example.org", "DocumentRoot " + root,
                 "SuexecUserGroup customer customer", "SSLEngine On", "Protocols h2 http/1.1",
                 "SSLCertificateFile " + self.path("tls/cert.pem"), "SSLCertificateKeyFile " + self.path("tls/key.pem"),
-                "<Directory %s>" % root, "Options SymLinksIfOwnerMatch", "AllowOverride All", "Require all granted",
+                "<Directory %s>" % root, "Options SymLinksIfOwnerMatch", "AllowOverride " + self.overrides, "Require all granted",
                 "</Directory>", "</VirtualHost>"]
 
-    def start(self):
-        self.serve("apache", ["unshare", "--mount", "--propagation", "private", "sh", "-e", self.path("host/enter"),
-                              *self.command("-DFOREGROUND")])
-        self.tmp_state = os.stat(self.path("tmp")).st_mtime_ns
-        return self
+    def command(self, *options):
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-e", self.path("host/enter"),
+                *super().command(*options)]
 
     def examhook(self, *arguments, **how):
         """In the customer's shell."""
