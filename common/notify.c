@@ -13,6 +13,8 @@
 
 /* Longer texts are cut: the manager takes datagrams of some KiB only. */
 #define STATUS_MOST 1000
+/* How long READY=1 waits for room in the manager's queue: lost, it would have the start counted as failed. */
+#define READY_WAIT_S 2
 
 /* False: there is no address, or none of the two forms. An abstract name ends where it ends, without a NUL.
  */
@@ -32,23 +34,27 @@ static bool address_read(const char *name, struct sockaddr_un *address, socklen_
     return true;
 }
 
-static void send_lines(const char *lines)
+static void send_lines(const char *lines, int wait_s)
 {
+    const struct timeval wait = {.tv_sec = wait_s};
     struct sockaddr_un address;
     socklen_t bytes;
 
     if (!address_read(getenv("NOTIFY_SOCKET"), &address, &bytes))
         return;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return;
-    (void)!sendto(fd, lines, strlen(lines), MSG_NOSIGNAL, (const struct sockaddr *)&address, bytes);
+    int flags = MSG_NOSIGNAL;
+    if (wait_s == 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait) != 0)
+        flags |= MSG_DONTWAIT;
+    (void)!sendto(fd, lines, strlen(lines), flags, (const struct sockaddr *)&address, bytes);
     close(fd);
 }
 
 void notify_ready(void)
 {
-    send_lines("READY=1");
+    send_lines("READY=1", READY_WAIT_S);
 }
 
 void notify_reloading(void)
@@ -58,13 +64,13 @@ void notify_reloading(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     buf_addf(&lines, "RELOADING=1\nMONOTONIC_USEC=%lld",
              (long long)now.tv_sec * 1000000 + (long long)now.tv_nsec / 1000);
-    send_lines(buf_str(&lines));
+    send_lines(buf_str(&lines), 0);
     buf_release(&lines);
 }
 
 void notify_stopping(void)
 {
-    send_lines("STOPPING=1");
+    send_lines("STOPPING=1", 0);
 }
 
 void notify_status(const char *text)
@@ -74,6 +80,6 @@ void notify_status(const char *text)
     /* A newline would begin a line of its own: READY=1, say. */
     for (size_t i = 0; i < STATUS_MOST && text[i] != '\0'; i++)
         buf_addc(&line, (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? ' ' : text[i]);
-    send_lines(buf_str(&line));
+    send_lines(buf_str(&line), 0);
     buf_release(&line);
 }

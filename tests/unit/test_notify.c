@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -152,6 +153,39 @@ static void a_manager_that_does_not_read_holds_nobody(void **state)
     manager_close(&m);
 }
 
+/* What a manager does that is busy first: reads, from 300 ms on, until it is told READY=1. */
+static void read_late_until_ready(const struct manager *m)
+{
+    const struct timespec late = {.tv_nsec = 300000000}, moment = {.tv_nsec = 10000000};
+    char text[4096];
+    nanosleep(&late, NULL);
+    for (int tries = 0; tries < 1000; tries++) {
+        ssize_t got = recv(m->fd, text, sizeof text, 0);
+        if (got == 7 && memcmp(text, "READY=1", 7) == 0)
+            _exit(0);
+        if (got < 0)
+            nanosleep(&moment, NULL);
+    }
+    _exit(1);
+}
+
+static void ready_waits_for_a_busy_manager(void **state)
+{
+    (void)state;
+    const struct manager m = manager_listen(false);
+    int status;
+    for (int i = 0; i < 5000; i++)
+        notify_status("again");
+    pid_t reader = fork();
+    if (reader == 0)
+        read_late_until_ready(&m);
+    assert_true(reader > 0);
+    notify_ready();
+    assert_int_equal(waitpid(reader, &status, 0), reader);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    manager_close(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +195,7 @@ int main(void)
         cmocka_unit_test(a_status_is_one_line),
         cmocka_unit_test(without_a_manager_nothing_is_done),
         cmocka_unit_test(a_manager_that_does_not_read_holds_nobody),
+        cmocka_unit_test(ready_waits_for_a_busy_manager),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
