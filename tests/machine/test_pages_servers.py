@@ -1,4 +1,4 @@
-"""The pages on nginx with fcgiwrap and on lighttpd, each from nothing but Debian to a stored event."""
+"""The pages on nginx with fcgiwrap, on lighttpd and on Apache, each from nothing but Debian to a stored event."""
 import os
 
 import pytest
@@ -7,7 +7,7 @@ import pages
 from machine import TOP
 
 
-@pytest.mark.parametrize("name", ["nginx-fcgiwrap", "lighttpd"])
+@pytest.mark.parametrize("name", ["nginx-fcgiwrap", "lighttpd", "apache-proxy-fcgi", "apache-fcgid", "apache-cgi"])
 def test_page(make_machine, name):
     one = make_machine()
     pages.run_page(one, os.path.join(TOP, "deploy/hosting", name + ".md"))
