@@ -306,6 +306,21 @@ def test_after_sigkill_it_is_back(running):
     assert not refused
 
 
+def test_a_socket_is_restarted_too(running):
+    """With its program, which cannot go on with a socket that is closed: an administrator changes the group, or names
+    all units at once."""
+    for units in ("examhook-examjoint.socket", "'examhook-*.socket'", "'examhook-*'"):
+        running.run("systemctl restart " + units)
+        running.wait("systemctl is-active %s.socket %s.socket && systemctl is-active %s" % (
+            *SERVICES[:2], " ".join(SERVICES)))
+        assert examjoint(running, admitted(unique())).status == 200
+    running.put(b"[Socket]\nSocketGroup=games\n", "/etc/systemd/system/examhook-proview.socket.d/group.conf")
+    running.run("systemctl daemon-reload; systemctl restart 'examhook-*.socket'")
+    assert running.run("stat -c '%G %a' /run/examhook/*.sock").stdout == "www-data 660\ngames 660\n"
+    assert proview(running, TOKEN, callback(a_uuid())).status == 503 # nginx is of another group
+    assert failed_units(running) == "" and "Failed" not in running.run("journalctl -q -o cat -u 'examhook-*'").stdout
+
+
 def test_stop_leaves_nothing(running):
     assert examjoint(running, admitted("r4")).status == 200
     running.run("systemctl stop 'examhook-*.socket' 'examhook-*.service'")
