@@ -25,7 +25,7 @@ WAYS = all_of_them.all_ways()
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true",
                      help="all cases on the first way, on the others only those that are marked quick")
-    parser.addoption("--at-once", type=int, default=3, help="how many of the runs at the same time")
+    parser.addoption("--at-once", type=int, default=4, help="how many of the runs at the same time")
 
 
 def pytest_generate_tests(metafunc):
