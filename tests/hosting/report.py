@@ -1,10 +1,11 @@
-"""The table of results, for a terminal and as the page deploy/hosting/table.md."""
+"""The table of results, for a terminal, as the page deploy/hosting/table.md, and as a part of README.md."""
 import os
 
 from table import Request
 
-SHIPPED = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
-                       "deploy/hosting/table.md")
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SHIPPED = os.path.join(TOP, "deploy/hosting/table.md")
+README = os.path.join(TOP, "README.md")
 SIGNS = {"ok": "ok", "differs": "**differs**"}
 
 
@@ -59,6 +60,19 @@ def markdown(table, ways, results):
         lines.append("| %s | %s |" % (case.name, " | ".join(SIGNS.get(results.get((case.name, way.name)), "?")
                                                              for way in ways)))
     return "\n".join(lines) + "\n"
+
+
+def readme_part(table, ways, results):
+    """What README.md has of it, from the closing line to the last case."""
+    signs = {"ok": "ok", "differs": "differs"}
+    lines = ["    " + line_of(table.cases, ways, results), "",
+             ", ".join("%d %s" % (way.number, way.title) for way in ways) + ".", "",
+             "<details><summary>Every case</summary>", "",
+             "| case | " + " | ".join(str(way.number) for way in ways) + " |", "|---|" + "---|" * len(ways)]
+    for case in table.cases:
+        lines.append("| %s | %s |" % (case.name, " | ".join(signs.get(results.get((case.name, way.name)), "?")
+                                                             for way in ways)))
+    return "\n".join(lines + ["", "</details>"]) + "\n"
 
 
 def read_page(text):
