@@ -50,7 +50,7 @@ help:
 	@echo 'make deps            install by apt what is missing (as root, or asks before sudo)'
 	@echo 'make run             try it: https://127.0.0.1:$(PORT)   [PORT=8443] [DIR=build/run] [CONF=FILE]'
 	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_cli.py -k roster"]'
-	@echo 'make check-all       all of these: check, check-asan, check-valgrind, lint'
+	@echo 'make check-all       all the checks below, one after the other'
 	@echo 'make check-hosting   every case of tests/hosting on every way of hosting (make deps-hosting installs the servers)'
 	@echo 'make unit            the unit tests alone'
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
@@ -121,6 +121,8 @@ check-all:
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory check-asan
 	@$(MAKE) --no-print-directory check-valgrind
+	@$(MAKE) --no-print-directory check-hosting
+	@$(MAKE) --no-print-directory check-shared-hosting
 	@$(MAKE) --no-print-directory check-machine
 	@$(MAKE) --no-print-directory lint
 
