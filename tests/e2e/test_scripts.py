@@ -13,13 +13,13 @@ def run(*command, **how):
                           env=how.get("env", environment()))
 
 
-@pytest.mark.parametrize("what", ["run", "check", "lint", "all"])
+@pytest.mark.parametrize("what", ["run", "check", "lint", "hosting", "shared-hosting", "deb", "machine", "all"])
 def test_package_lists(what):
     done = run("deploy/deps", "--list", what)
     names = done.stdout.split()
     assert done.returncode == 0 and len(names) == len(set(names))
     assert {"gcc", "make", "nginx", "libfcgi-dev", "libsqlite3-dev", "openssl", "curl", "python3"} <= set(names)
-    assert ("libcmocka-dev" in names) == (what in ("check", "all"))
+    assert ("libcmocka-dev" in names) == (what in ("check", "deb", "all"))
 
 
 def test_nothing_missing_nothing_done():
@@ -91,6 +91,9 @@ def test_the_runner_counts(tmp_path, script, count):
     done = run(PYTHON, str(tests / "run"), "--unit")
     assert done.stdout.splitlines()[-1] == count
     assert (done.returncode == 0) == (", 0 failed" in count)
+    strict = run(PYTHON, str(tests / "run"), "--unit", "--no-skip")
+    assert (strict.returncode == 0) == (", 0 failed" in count and "skipped" not in count)
+    assert count in strict.stdout
 
 
 def test_nginx_takes_the_shipped_files(site):
