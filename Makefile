@@ -176,9 +176,10 @@ install: all
 # --- The archive for shared hosting: static programs, by the compiler's own architecture --------------------
 STATIC := $(BUILD)/static
 STATIC_PROGRAMS := $(STATIC)/examjoint $(STATIC)/proview $(STATIC)/examhook
-# --wrap and no warning left over: see deploy/shared-hosting/static.c.
+# --wrap and no warning left over: see deploy/shared-hosting/static.c. No build-id: it would tell one folder that
+# the programs were built in from another, and nothing else from the archive.
 STATIC_WRAP = $(shell sed -n 's/.*INSTEAD_OF(\([a-z_]*\));.*/-Wl,--wrap=\1/p' deploy/shared-hosting/static.c)
-STATIC_LINK = $(CC) -static-pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--fatal-warnings $(STATIC_WRAP)
+STATIC_LINK = $(CC) -static-pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--fatal-warnings,--build-id=none $(STATIC_WRAP)
 STATIC_LIBS := -lsqlite3 -lyajl_s -lsodium -lcrypt -linih -lpthread -lm
 STATIC_LIBS_CURL := -lnghttp2 -lcares -lssl -lcrypto
 STATIC_OBJ := $(call obj,deploy/shared-hosting/static.c)

@@ -105,6 +105,14 @@ def test_what_is_in_the_archive(unpacked):
             assert (member.uid, member.gid) == (0, 0) and not member.mode & 0o022, member.name
 
 
+def test_nothing_of_the_machine_that_built_it_is_in_it(unpacked):
+    for path in unpacked.rglob("*"):
+        if path.is_file():
+            text = path.read_bytes()
+            for word in (hosting.BUILD, hosting.TOP + "/common", "libcurl.work"):
+                assert word.encode() not in text, (path.name, word)
+
+
 def test_the_steps_name_what_there_is(unpacked):
     steps = (unpacked / "STEPS.txt").read_text()
     assert "@" not in re.sub(r"\S+@\S+", "", steps).replace("@VERSION@", "!").replace("@ARCHITECTURE@", "!")
@@ -159,6 +167,134 @@ def test_install_refuses_what_would_be_wrong(host):
     os.rename(one.path("public_html"), one.path("site"))
     done = one.sh("sh unpacked/%s/install" % folder)
     assert done.returncode != 0 and b"--web" in done.stderr
+
+
+def test_install_goes_where_the_programs_look_or_nowhere(host):
+    one = host.customer()
+    folder = one.unpack()
+    one.good("mkdir -p private sites/main")
+    before = one.mode()
+    for options, said in (("--home private/hook", "called examhook"), ("--home .", "called examhook"), ("--home /", "called examhook"),
+                          ("--home private/examhook", "--home %s/examhook" % one.home), ("--home nowhere/examhook", "no such folder"),
+                          ("--web sites/main --home private/examhook", "--home %s/sites/examhook" % one.home)):
+        done = one.sh("sh unpacked/%s/install %s" % (folder, options))
+        assert done.returncode != 0 and said in done.stderr.decode(), (options, done.stdout, done.stderr)
+    one.good("ln -s public_html/secret examhook && mkdir public_html/secret")
+    done = one.sh("sh unpacked/%s/install" % folder)
+    assert done.returncode != 0 and b"under the document root" in done.stderr, done.stderr
+    one.good("rm examhook && rmdir public_html/secret")
+    assert one.mode() == before and not os.listdir(one.path("private")) and not os.listdir(one.path("public_html"))
+    # Further up is as good as beside; and what cd finds is not CDPATH's business.
+    said = one.good("sh unpacked/%s/install --web sites/main" % folder, env={"CDPATH": one.home + ":/"})
+    assert "ok       the program answers" in said, said
+    one.web = one.home + "/sites/main"
+    assert one.cgi("examjoint", {})[:2] == (401, {"error": "unauthorized"})
+
+
+def test_a_home_with_a_blank_in_its_name(host):
+    one = host.customer()
+    folder = one.unpack()
+    said = one.good("mkdir 'a b' && mv public_html 'a b/my site' && sh unpacked/%s/install --web 'a b/my site' --home 'a b/examhook'"
+                    % folder)
+    assert "ok       the program answers" in said, said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("* * * * * ") and line.endswith(" work --once --budget 50")
+    one.good(line[len("* * * * * "):]) # as cron gives it to the shell
+
+
+def test_install_shuts_off_nothing_that_is_there_already(host):
+    one = host.customer()
+    folder = one.unpack()
+    one.good("mkdir public_html/webhooks && echo '<?php' >public_html/webhooks/shop.php")
+    done = one.sh("sh unpacked/%s/install" % folder)
+    assert done.returncode != 0 and b"webhooks/shop.php" in done.stderr, (done.stdout, done.stderr)
+    assert os.listdir(one.path("public_html/webhooks")) == ["shop.php"] and not os.path.exists(one.path("examhook"))
+    one.good("rm public_html/webhooks/shop.php && sh unpacked/%s/install" % folder)
+    one.good("echo mine >public_html/webhooks/note.txt && sh unpacked/%s/install" % folder) # an update is not asked again
+
+
+def dash(one, folder, path, *before):
+    """Installs with dash and this machine's commands, as the customer. `path`: what comes first in PATH."""
+    return subprocess.run([*before, "dash", one.path("unpacked", folder, "install")], user=one.uid, group=hosting.GROUP,
+                          extra_groups=[], env={"HOME": one.path(), "PATH": path + ":/usr/bin:/bin"}, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_no_secret_is_on_a_command_line(host):
+    one = host.customer()
+    folder = one.unpack()
+    trace = "strace -f -qq -e trace=execve -e signal=none -v -s 100000 -o".split() + [one.path("trace")]
+    done = dash(one, folder, "/bin", *trace)
+    assert done.returncode == 0, done.stderr
+    with open(one.path("trace"), encoding="utf-8") as f:
+        commands = f.read()
+    assert "bin/examhook" in commands
+    for name in ("client_secret", "path_token"):
+        assert len(one.option(name)) == 64 and one.option(name) not in commands + done.stdout
+
+
+def shim(one, name, text):
+    one.good("mkdir -p shims")
+    one.put("shims/" + name, "#!/bin/sh\n" + text)
+    os.chmod(one.path("shims", name), 0o755)
+    return one.path("shims")
+
+
+def test_without_random_bytes_no_secret_is_made(host):
+    one = host.customer()
+    folder = one.unpack()
+    done = dash(one, folder, shim(one, "od", "echo 'od: /dev/urandom: No such file' >&2; exit 1\n"))
+    assert done.returncode != 0 and "random" in done.stderr, (done.stdout, done.stderr)
+    assert not os.path.exists(one.path("examhook/examhook.conf"))
+
+
+def tree(one):
+    """What is there, told apart by inode: everything that install puts somewhere comes by rename."""
+    return {os.path.join(folder, name): os.stat(os.path.join(folder, name)).st_ino
+            for top in ("examhook", "public_html") for folder, _, names in os.walk(one.path(top)) for name in names
+            if "/store" not in folder}
+
+
+def test_no_room_in_the_middle_of_an_update_changes_nothing(host):
+    one = host.customer()
+    one.install()
+    folder = os.listdir(one.path("unpacked"))[0]
+    # The third of the copies, the fifth and so on: half of it is written.
+    full = ("n=$(cat %s 2>/dev/null || echo 0); n=$((n + 1)); echo $n >%s\n"
+            "if [ $n -eq $(cat %s) ]; then head -c 1000 \"$1\" >\"$2\"; echo 'cp: No space left on device' >&2; exit 1; fi\n"
+            "exec /bin/cp \"$@\"\n") % ((one.path("count"),) * 2 + (one.path("fails"),))
+    path = shim(one, "cp", full)
+    before = tree(one)
+    fails = 0
+    while True:
+        fails += 2
+        one.good("rm -f count && echo %d >fails" % fails)
+        done = dash(one, folder, path)
+        if done.returncode == 0:
+            break
+        assert "nothing was changed" in done.stderr, (fails, done.stderr)
+        assert tree(one) == before, fails
+    assert fails > 10
+    assert not [name for name in tree(one) if name.endswith(".new")]
+    assert one.cgi("examjoint", {})[0] == 401
+
+
+def test_an_update_that_could_not_migrate_goes_on_later(host):
+    one = host.customer()
+    one.install()
+    for name in ("examhook/shipped/htaccess", "public_html/webhooks/.htaccess"):
+        one.edit(name, lambda text: "# an older file\n" + text)
+    folder = os.listdir(one.path("unpacked"))[0]
+    one.edit("examhook/examhook.conf", lambda text: "nonsense\n" + text)
+    done = one.sh("sh unpacked/%s/install" % folder)
+    assert done.returncode != 0 and b"nothing was changed in" in done.stderr, done.stderr
+    assert sorted(os.listdir(one.path("public_html/webhooks"))) == [".htaccess", "examjoint.cgi", "proview.cgi"]
+    one.edit("examhook/examhook.conf", lambda text: text.replace("nonsense\n", ""))
+    said = one.good("sh unpacked/%s/install" % folder)
+    assert ".htaccess is not as it was installed" not in said
+    with open(one.path("public_html/webhooks/.htaccess"), encoding="utf-8") as f:
+        assert "an older file" not in f.read()
 
 
 def steps_of_ftp():
