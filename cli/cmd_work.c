@@ -182,6 +182,8 @@ static int work(struct cli *cli, struct config **config, struct store *store, st
     bool again = true;
     if (!run->once)
         say_up(*config);
+    else if ((*config)->log_level == LOG_LEVEL_INFO)
+        log_set_level(LOG_LEVEL_WARN); /* cron mails each word */
     do {
         status = worker_run(*config, store, run);
         again = status == STORE_OK && !run->once && only_hangups(run->stop_fd);
