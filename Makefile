@@ -58,6 +58,7 @@ help:
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
 	@echo 'make check-machine   the units in a throw-away Debian with a real systemd (as root)'
+	@echo 'make torture         1,000 kills at random instants, nothing lost  [KILLS=1000] [SEED=] [CGI=yes]'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
 	@echo 'make lint            clang-tidy, cppcheck, clang-format, shellcheck, the house rules'
@@ -117,6 +118,17 @@ check-deb:
 	@deploy/deps deb
 	@deploy/deps machine
 	@$(PYTHON) tests/run --build $(BUILD) $(or $(TESTS),tests/machine/test_deb.py)
+
+# SIGKILL at random instants while events come in: [KILLS=1000] [SEED=] [CGI=yes: fcgiwrap in place of FastCGI]
+KILLS ?= 1000
+SEED ?=
+CGI ?=
+.PHONY: torture
+torture:
+	@deploy/deps check
+	@$(if $(CGI),deploy/deps hosting)
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/kills.py --kills $(KILLS) --seed '$(SEED)' $(if $(CGI),--cgi)
 
 # One after the other, whatever -j says: some tests look at time limits.
 check-all:
