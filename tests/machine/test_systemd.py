@@ -318,7 +318,7 @@ def test_a_socket_is_restarted_too(running):
     running.run("systemctl daemon-reload; systemctl restart 'examhook-*.socket'")
     assert running.run("stat -c '%G %a' /run/examhook/*.sock").stdout == "www-data 660\ngames 660\n"
     assert proview(running, TOKEN, callback(a_uuid())).status == 503 # nginx is of another group
-    assert failed_units(running) == "" and "Failed" not in running.run("journalctl -q -o cat -u 'examhook-*'").stdout
+    assert failed_units(running) == ""
 
 
 def test_stop_leaves_nothing(running):
