@@ -174,8 +174,10 @@ def test_install_goes_where_the_programs_look_or_nowhere(host):
     folder = one.unpack()
     one.good("mkdir -p private sites/main")
     before = one.mode()
-    for options, said in (("--home private/hook", "called examhook"), ("--home .", "called examhook"), ("--home /", "called examhook"),
-                          ("--home private/examhook", "--home %s/examhook" % one.home), ("--home nowhere/examhook", "no such folder"),
+    for options, said in (("--home private/hook", "called examhook"), ("--home .", "called examhook"),
+                          ("--home /", "called examhook"),
+                          ("--home private/examhook", "--home %s/examhook" % one.home),
+                          ("--home nowhere/examhook", "no such folder"),
                           ("--web sites/main --home private/examhook", "--home %s/sites/examhook" % one.home)):
         done = one.sh("sh unpacked/%s/install %s" % (folder, options))
         assert done.returncode != 0 and said in done.stderr.decode(), (options, done.stdout, done.stderr)
@@ -194,8 +196,8 @@ def test_install_goes_where_the_programs_look_or_nowhere(host):
 def test_a_home_with_a_blank_in_its_name(host):
     one = host.customer()
     folder = one.unpack()
-    said = one.good("mkdir 'a b' && mv public_html 'a b/my site' && sh unpacked/%s/install --web 'a b/my site' --home 'a b/examhook'"
-                    % folder)
+    said = one.good("mkdir 'a b' && mv public_html 'a b/my site' && sh unpacked/%s/install --web 'a b/my site'"
+                    " --home 'a b/examhook'" % folder)
     assert "ok       the program answers" in said, said
     line = said.strip().splitlines()[-1]
     assert line.startswith("* * * * * ") and line.endswith(" work --once --budget 50")
