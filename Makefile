@@ -61,6 +61,7 @@ help:
 	@echo 'make torture         1,000 kills at random instants, nothing lost  [KILLS=1000] [SEED=] [CGI=yes]'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
+	@echo 'make fuzz            libFuzzer, 10 CPU-minutes each [TARGET=json] [SECONDS=600]; make fuzz-short: the corpora, 5 s each'
 	@echo 'make lint            clang-tidy, cppcheck, clang-format, shellcheck, the house rules'
 	@echo 'make shared-hosting  the archive for a web host without compiler and root: static programs, .htaccess, steps'
 	@echo 'make check-shared-hosting  the same, and its tests in a root that has nothing of this machine (as root)'
@@ -167,6 +168,40 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_OBJ)
 units: $(UNIT_BIN)
 unit: units
 	@$(PYTHON) tests/run --build $(BUILD) --unit
+
+# --- Fuzzing: see tests/fuzz/README.txt ----------------------------------------------------------------------
+FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+TARGET ?=
+# Not `SECONDS ?=`: bash counts its own under that name, and may hand it down.
+ifneq ($(origin SECONDS),command line)
+SECONDS := 600
+endif
+FUZZ_MAKE = $(MAKE) --no-print-directory -j$$(nproc) BUILD=$(BUILD)/fuzz CC=clang CFLAGS='-O1 -g' \
+	SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+
+.PHONY: fuzz fuzz-short fuzz-built
+fuzz:
+	@deploy/deps lint
+	@$(FUZZ_MAKE) fuzz-built
+	@tests/fuzz/run --bin $(BUILD)/fuzz --seconds $(SECONDS) $(or $(TARGET),$(FUZZ_TARGETS))
+
+fuzz-short:
+	@deploy/deps lint
+	@$(FUZZ_MAKE) fuzz-built
+	@tests/fuzz/run --bin $(BUILD)/fuzz --seconds 5 --short $(or $(TARGET),$(FUZZ_TARGETS))
+
+fuzz-built: $(addprefix $(BUILD)/fuzz_,$(FUZZ_TARGETS))
+
+# FUZZ_ENGINE=$(BUILD)/obj/tests/fuzz/replay.o: no fuzzer, but a main() that runs the files it is given.
+FUZZ_ENGINE ?= -fsanitize=fuzzer
+FUZZ_LINK = $(CC) $(ALL_LDFLAGS) $(filter-out %.o,$(FUZZ_ENGINE)) -Wl,--wrap=write -o $@ $^
+$(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/fuzz.o $(filter %.o,$(FUZZ_ENGINE)) $(UNIT_OBJ)
+	$(FUZZ_LINK) $(LIBS_FCGI) $(LIBS_CLI) $(LIBS_COMMON)
+
+# The routes with a store in memory in the other's place.
+$(BUILD)/fuzz_request: $(call obj,tests/fuzz/fuzz_request.c tests/fuzz/fuzz.c tests/fuzz/store_fake.c $(EXAMJOINT_SRC) $(PROVIEW_SRC)) \
+		$(filter %.o,$(FUZZ_ENGINE)) $(SERVER_OBJ) $(foreach o,$(COMMON_OBJ),$(if $(findstring /store_sqlite,$(o)),,$(o)))
+	$(FUZZ_LINK) $(LIBS_FCGI) $(LIBS_COMMON)
 
 INSTALL ?= install
 SHARE = $(DESTDIR)$(PREFIX)/share
