@@ -388,6 +388,23 @@ def test_a_purge_of_what_was_never_used_leaves_nothing(make_machine, deb):
     assert not os.path.exists(machine.path("/run/examhook"))
 
 
+def test_a_purge_keeps_what_it_does_not_know(make_machine, deb):
+    """The store is empty, but somebody keeps a copy of another one beside it; or puts one back, older than the removal,
+    before the purge."""
+    one = Installed(make_machine(depends(deb)), deb)
+    one.run("mkdir /var/lib/examhook/last-year; echo exam data >/var/lib/examhook/last-year/events.db")
+    said = one.run("apt-get purge -q -y examhook 2>&1").stdout
+    assert one.machine.read("/var/lib/examhook/last-year/events.db") == "exam data\n", said
+    assert "rm -r /var/lib/examhook" in said
+    one.run("rm -r /var/lib/examhook")
+    one.install(deb)
+    one.run("apt-get remove -q -y examhook 2>&1; ls /var/lib/examhook/.nothing-stored; "
+            "echo exam data >/root/events.db; touch -d '2001-01-01' /root/events.db; "
+            "cp -a /root/events.db /var/lib/examhook/examjoint/events.db")
+    said = one.run("apt-get purge -q -y examhook 2>&1").stdout
+    assert one.machine.read("/var/lib/examhook/examjoint/events.db") == "exam data\n", said
+
+
 def test_a_wrong_configuration_blocks_neither_dpkg_nor_what_runs(installed, newer):
     one = installed()
     one.serve()
