@@ -47,10 +47,11 @@ WEB = ["nginx-light", "curl", "openssl"]
 
 
 def built(folder, tree=TOP, **more):
-    """deploy/deb into the folder; returns the paths of what came of it."""
+    """deploy/deb into the folder, by nobody in particular; returns what it said."""
+    who = {name: "" for name in ("DEBFULLNAME", "DEBEMAIL")}
     done = subprocess.run([os.path.join(tree, "deploy/deb"), folder], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-                          env=dict(os.environ, LC_ALL="C.UTF-8", **more))
+                          env=dict(os.environ, LC_ALL="C.UTF-8", **{**who, **more}))
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
@@ -122,6 +123,17 @@ def test_built_again_it_is_the_same(folder, tmp_path):
         with open(packages[0], "rb") as f, open(packages[1], "rb") as g:
             sums.append([hashlib.sha256(f.read()).hexdigest(), hashlib.sha256(g.read()).hexdigest()])
     assert sums[0] == sums[1]
+
+
+def test_the_builder_is_named(tmp_path):
+    """Who says DEBFULLNAME and DEBEMAIL, as for Debian's own tools, is the maintainer of what is built."""
+    built(str(tmp_path), DEB_BUILD_OPTIONS="nocheck noopt parallel=1", DEBFULLNAME="Zoë O'Brien & Söhne | Co",
+          DEBEMAIL="zoe@exams.example")
+    done = subprocess.run(["dpkg-deb", "-f", only(str(tmp_path), "examhook_*.deb"), "Maintainer"],
+                          stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "Zoë O'Brien & Söhne | Co <zoe@exams.example>\n"
+    with open(only(str(tmp_path), "*.changes"), encoding="utf-8") as f:
+        assert "\nChanged-By: Zoë O'Brien & Söhne | Co <zoe@exams.example>\n" in f.read()
 
 
 # --- Its life in a machine -----------------------------------------------------------------------------------------
