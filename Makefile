@@ -57,7 +57,7 @@ help:
 	@echo 'make unit            the unit tests alone'
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
-	@echo 'make check-machine   the units in a throw-away Debian with a real systemd (as root)'
+	@echo 'make check-machine   units, package and pages in throw-away Debians with a real systemd (as root)'
 	@echo 'make torture         1,000 kills at random instants, nothing lost  [KILLS=1000] [SEED=] [CGI=yes]'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
@@ -109,7 +109,7 @@ check-machine:
 	@deploy/deps machine
 	@deploy/deps deb
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	@$(PYTHON) tests/run --build $(BUILD) tests/machine
+	@$(PYTHON) tests/run --build $(BUILD) $(or $(TESTS),tests/machine)
 
 deb:
 	@deploy/deps deb
