@@ -230,9 +230,10 @@ bool talview_url_ok(const char *url)
     /* A fragment or query that is empty leaves no part behind to be asked for. */
     if (!url || strpbrk(url, "?# \t\r\n") || strlen(url) > 1024)
         return false;
-    /* libcurl bears one to three slashes, and would take what follows for the host. */
-    const char *authority = strstr(url, "://");
-    if (!authority || authority[3] == '/')
+    /* libcurl bears one to three slashes, and would take what follows for the host: exactly two, behind the
+       scheme itself. */
+    const char *authority = strchr(url, ':');
+    if (!authority || strncmp(authority, "://", 3) != 0 || authority[3] == '/')
         return false;
     CURLU *parsed = curl_url();
     if (!parsed)

@@ -48,7 +48,13 @@ static void check_again(const char *path, enum config_role role)
     char again[64];
     int64_t changed_ms;
 
-    MUST(config_render(path, role, &once, &changed_ms, &why));
+    if (!config_render(path, role, &once, &changed_ms, &why)) {
+        /* A relative path may fit its line where the whole one does not. */
+        MUST(once.len == 0 && strstr(buf_str(&why), "cannot stand on a line"));
+        buf_release(&once);
+        buf_release(&why);
+        return;
+    }
     int fd = fuzz_file(once.data, once.len);
     snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
     MUST(config_load(again, role, &config, &why));

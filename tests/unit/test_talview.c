@@ -217,6 +217,8 @@ static void addresses(void **state)
         {"https://auth.talview.com/x#y", false},
         {"https://proctoring.talview.com/v1/ sessions", false},
         {"https:///x", false},
+        {"https:/host.example/://x", false},
+        {"https:/x://user@host.example", false},
         {"ftp://127.0.0.1/x", false},
         {"file:///etc/passwd", false},
         {"/v1/sessions", false},
