@@ -1,4 +1,4 @@
-"""The units, as systemd's own tools judge them. What they do on a running machine: tests/machine/test_systemd.py."""
+"""The units, as systemd's own tools judge them. What they do on a running machine: tests/machine/test_units.py."""
 import glob
 import os
 import re
