@@ -479,6 +479,37 @@ static char *resolved_path(const struct store_file *file)
     return path;
 }
 
+/*
+ * A writer that was killed may leave a rollback journal, and what only reads cannot undo it: until the next
+ * event nobody could look at the store. So it is undone here, where this user may write.
+ */
+static bool undo_leftover(const struct store *store, const char *path)
+{
+    sqlite3 *db = NULL;
+    int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_READWRITE;
+    bool done =
+        sqlite3_open_v2(path, &db, flags, NULL) == SQLITE_OK &&
+        sqlite3_busy_timeout(db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX)) ==
+            SQLITE_OK &&
+        sqlite3_exec(db, "PRAGMA synchronous=FULL;PRAGMA user_version", NULL, NULL, NULL) == SQLITE_OK;
+    sqlite3_close(db);
+    return done;
+}
+
+static enum store_status open_file(struct store *store, struct store_file *file, const char *path,
+                                   bool writable, int64_t *version)
+{
+    int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_NOFOLLOW |
+                (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY);
+    if (sqlite3_open_v2(path, &file->db, flags, NULL) != SQLITE_OK)
+        return file->db ? store_fail(store, file, "opening")
+                        : store_say(store, STORE_ERROR, "%s: out of memory", file->path);
+    if (writable && sqlite3_db_readonly(file->db, "main") == 1)
+        /* Asked for more than the file's mode gives, SQLite opens it for reading. */
+        return store_say(store, STORE_DENIED, "%s may only be read by this user", file->path);
+    return settle(store, file, writable, version);
+}
+
 enum store_status store_file_connect_any(struct store *store, struct store_file *file, bool writable,
                                          int64_t *version)
 {
@@ -491,17 +522,11 @@ enum store_status store_file_connect_any(struct store *store, struct store_file 
     char *path = resolved_path(file);
     if (!path)
         return store_say_errno(store, file->folder);
-    int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_NOFOLLOW |
-                (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY);
-    enum store_status status;
-    if (sqlite3_open_v2(path, &file->db, flags, NULL) != SQLITE_OK) {
-        status = file->db ? store_fail(store, file, "opening")
-                          : store_say(store, STORE_ERROR, "%s: out of memory", file->path);
-    } else if (writable && sqlite3_db_readonly(file->db, "main") == 1) {
-        /* Asked for more than the file's mode gives, SQLite opens it for reading. */
-        status = store_say(store, STORE_DENIED, "%s may only be read by this user", file->path);
-    } else {
-        status = settle(store, file, writable, version);
+    enum store_status status = open_file(store, file, path, writable, version);
+    if (status != STORE_OK && file->db && sqlite3_extended_errcode(file->db) == SQLITE_READONLY_ROLLBACK) {
+        store_file_disconnect(file);
+        if (undo_leftover(store, path))
+            status = open_file(store, file, path, writable, version);
     }
     free(path);
     if (status != STORE_OK) {
