@@ -59,6 +59,7 @@ help:
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
 	@echo 'make check-machine   units, package and pages in throw-away Debians with a real systemd (as root)'
 	@echo 'make torture         1,000 kills at random instants, nothing lost  [KILLS=1000] [SEED=] [CGI=yes]'
+	@echo 'make torture-faults  EIO, ENOSPC, EINTR, a short write and a kill at each call of the storage path (strace)'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
 	@echo 'make fuzz            libFuzzer, 10 CPU-minutes each [TARGET=json] [SECONDS=600]; make fuzz-short: the corpora, 5 s each'
@@ -130,6 +131,14 @@ torture:
 	@$(if $(CGI),deploy/deps hosting)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/kills.py --kills $(KILLS) --seed '$(SEED)' $(if $(CGI),--cgi)
+
+# A fault at each single call of the storage path in turn; takes some minutes. [FAULTS='--program examjoint --state new']
+FAULTS ?=
+.PHONY: torture-faults
+torture-faults:
+	@deploy/deps check
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/faults.py $(FAULTS)
 
 # One after the other, whatever -j says: some tests look at time limits.
 check-all:

@@ -19,6 +19,7 @@ and the exit status 1 when anything at all is wrong: then the first differences 
 The same seed makes the same choices of victims, pauses and events; the instants are the machine's.
 """
 import argparse
+import atexit
 import collections
 import ctypes
 import http.client
@@ -262,6 +263,7 @@ class World(Site):
     def write_conf(self, conf, verify="", store=""):
         """The stand-in comes first: its address stands in the configuration."""
         url = self.start_standin()
+        atexit.register(self.parts["talview"].process.kill)
         super().write_conf(CONF.format(token=TOKEN, url=url, ca=self.path("talview/ca.pem"), seconds=REQUEST_SECONDS,
                                        lease=LEASE_SECONDS))
 
@@ -439,11 +441,13 @@ def compare_ratings(world, score, sessions):
 def wait_until_quiet(world, score):
     """Until every session that was acknowledged is rated, or nothing more can be hoped for. Returns the sessions."""
     wanted = {event.who for event in score.events if event.kind == "callback" and event.acks}
-    until = time.monotonic() + 90 * support.PATIENCE
+    left, until = None, 0
     while True:
         sessions = {row["session_uuid"]: row for row in world.rows("sessions", "--json")}
         waiting = [who for who in wanted if sessions.get(who, {}).get("state") != "rated"]
         busy = [row for row in sessions.values() if row["state"] == "pending"]
+        if (len(waiting), len(busy)) != left:
+            left, until = (len(waiting), len(busy)), time.monotonic() + 4 * LEASE_SECONDS
         if not waiting and not busy or time.monotonic() > until:
             return sessions
         time.sleep(0.5)
@@ -527,6 +531,7 @@ def main():
     # Orphans of a killed nginx come to us, so that they do not stay as zombies.
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     print("torture: seed %s (SEED=%s makes the same choices again)" % (options.seed, options.seed), flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     score, world, accepted = Score(), World(options.cgi), 0
     try:
         accepted = torture(world, score, options)
