@@ -168,7 +168,7 @@ class Score:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.kills_begun = self.kills_done = 0
+        self.kills_begun = self.kills_done = self.kills = 0 # the last one: of those, what hit something
         self.victims, self.statuses = collections.Counter(), collections.Counter()
         self.events, self.wrong = [], []
         self.lost = self.doubled = 0
@@ -355,11 +355,13 @@ class Killer:
     def strike(self, victim, pause):
         names = self.world.programs if victim == "all" else (victim,)
         self.score.kills_begun += 1
+        hit = victim != "request"
         if victim == "request":
             running = self.world.requests_running()
             for pid in running[:1] if self.chance.random() < 0.7 else running:
                 try:
                     os.kill(pid, signal.SIGKILL)
+                    hit = True
                 except ProcessLookupError:
                     pass
         else:
@@ -368,7 +370,8 @@ class Killer:
             for name in names:
                 self.world.gone(name)
         self.score.kills_done += 1
-        self.score.victims[victim] += 1
+        self.score.kills += hit
+        self.score.victims[victim] += hit
         if victim != "request":
             time.sleep(pause)
             for name in names:
@@ -378,10 +381,10 @@ class Killer:
         """Mostly one by one; now and then several in a row, of what has only just started."""
         chance = self.chance
         victims = [*self.world.programs, "all"] + (["request"] * 3 if self.world.cgi else [])
-        while self.score.kills_done < kills:
+        while self.score.kills < kills:
             self.watch()
             victim, row = chance.choice(victims), chance.choices((1, 2, 6), (85, 10, 5))[0]
-            for _ in range(min(row, kills - self.score.kills_done)):
+            for _ in range(min(row, kills - self.score.kills)):
                 self.strike(victim, chance.choice((0, 0, 0.002, 0.02, 0.1)))
                 if row > 1:
                     time.sleep(chance.choice((0, 0.001, 0.005, 0.02)))
@@ -549,7 +552,7 @@ def main():
         print("everything is kept in " + world.folder)
     else:
         shutil.rmtree(world.folder, ignore_errors=True)
-    print("torture: %d kills, %d accepted, %d lost, %d doubled" % (score.kills_done, accepted, score.lost, score.doubled))
+    print("torture: %d kills, %d accepted, %d lost, %d doubled" % (score.kills, accepted, score.lost, score.doubled))
     return 1 if score.wrong else 0
 
 
