@@ -199,6 +199,8 @@ fuzz-short:
 	@$(FUZZ_MAKE) fuzz-built
 	@tests/fuzz/run --bin $(BUILD)/fuzz --seconds 5 --short $(or $(TARGET),$(FUZZ_TARGETS))
 
+# Kept, as they would be made anew each time.
+.SECONDARY: $(call obj,$(wildcard tests/fuzz/*.c))
 fuzz-built: $(addprefix $(BUILD)/fuzz_,$(FUZZ_TARGETS))
 
 # FUZZ_ENGINE=$(BUILD)/obj/tests/fuzz/replay.o: no fuzzer, but a main() that runs the files it is given.

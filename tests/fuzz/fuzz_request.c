@@ -137,6 +137,7 @@ static void run_rounds(const struct program *program, const struct input *in, st
         enum store_status status = store_round_begin(program->store, program->route->area);
         if (status == STORE_OK) {
             next = program_step(program, request, reply, &job, resume);
+            MUST(reply->status < 500 || !program->store->kept);
             status = store_round_commit(program->store);
         }
         if (status != STORE_OK) {

@@ -73,6 +73,7 @@ enum store_status store_step_begin(struct store *store)
     MUST(store->round && !store->step);
     enum store_status status = say(store);
     store->step = status == STORE_OK;
+    store->kept = false;
     return status;
 }
 
@@ -81,7 +82,8 @@ enum store_status store_step_end(struct store *store, bool keep)
     MUST(store->step);
     store->step = false;
     enum store_status status = say(store);
-    if (status == STORE_OK && keep)
+    store->kept = status == STORE_OK && keep;
+    if (store->kept)
         buf_add(&store->round_rows, buf_str(&store->step_rows), store->step_rows.len);
     buf_clear(&store->step_rows);
     return status;
