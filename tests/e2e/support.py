@@ -156,6 +156,21 @@ class Part:
             raise AssertionError("%s did not stop within %d s" % (self.name, seconds)) from None
 
 
+def exchange(connection, method, path, body, headers):
+    """One request on a connection of http.client, which ends with it."""
+    try:
+        connection.putrequest(method, path)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        return Reply(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
 class Site:
     """`conf` is the configuration's text behind [store] and [verify] languages; `nginx` may change the text of a
     shipped nginx file: nginx(name, text) -> text. `rosters` are (account, CSV text)."""
@@ -315,17 +330,7 @@ class Site:
     def ask(self, method, path, body=None, headers=()):
         """One request by http.client. `headers` are pairs, repeated names are sent repeatedly."""
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls, timeout=60 * PATIENCE)
-        try:
-            connection.putrequest(method, path)
-            if body is not None:
-                connection.putheader("Content-Length", str(len(body)))
-            for name, value in headers:
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.headers, answer.read())
-        finally:
-            connection.close()
+        return exchange(connection, method, path, body, headers)
 
     def connect(self):
         return self.tls.wrap_socket(socket.create_connection(("127.0.0.1", self.port), 60 * PATIENCE),

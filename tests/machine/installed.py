@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 from machine import TOP, Machine
-from support import BUILD, PYTHON, Reply, wait_for
+from support import BUILD, PYTHON, exchange, wait_for
 
 # What `make install` expects to be there, and the web server.
 PACKAGES = ("nginx-light", "curl", "openssl", "libfcgi0ldbl", "libyajl2", "libsqlite3-0", "libcurl4", "libsodium23",
@@ -89,17 +89,7 @@ class Installed(Machine):
         """One request over TLS, as support.Site.ask() makes it."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = self.tls.wrap_socket(self.connect(443), server_hostname="localhost")
-        try:
-            connection.putrequest(method, path)
-            if body is not None:
-                connection.putheader("Content-Length", str(len(body)))
-            for name, value in headers:
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.headers, answer.read())
-        finally:
-            connection.close()
+        return exchange(connection, method, path, body, headers)
 
     def rows(self, *words):
         return [json.loads(line) for line in self.run(["examhook", *words, "--json"]).stdout.splitlines()]
