@@ -60,6 +60,11 @@ help:
 	@echo 'make check-machine   units, package and pages in throw-away Debians with a real systemd (as root)'
 	@echo 'make torture         1,000 kills at random instants, nothing lost  [KILLS=1000] [SEED=] [CGI=yes]'
 	@echo 'make torture-faults  EIO, ENOSPC, EINTR, a short write and a kill at each call of the storage path (strace)'
+	@echo 'make torture-worker  a Talview that misbehaves in every way: every session rated or parked  [RUNS=200] [SEED=]'
+	@echo 'make torture-load    slow, idle and rude clients: what authentic events notice of them'
+	@echo 'make torture-bulk    import, export, backup, purge beside intake: what events notice of them'
+	@echo 'make timing          do secrets, or who is a candidate, show in the time an answer takes?'
+	@echo 'make coverage        lines of common/ and fcgi/ that tests and corpora run (gcovr)'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
 	@echo 'make fuzz            libFuzzer, 10 CPU-minutes each [TARGET=json] [SECONDS=600]; make fuzz-short: the corpora, 5 s each'
@@ -139,6 +144,34 @@ torture-faults:
 	@deploy/deps check
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/faults.py $(FAULTS)
+
+# The worker against a Talview that misbehaves, [RUNS=] [SEED=]; slow, idle and rude clients through nginx, [LOAD=];
+# bulk work beside intake, [BULK=]; how long a refusal takes, [TIMING=].
+RUNS ?= 200
+LOAD ?=
+BULK ?=
+TIMING ?=
+.PHONY: torture-worker torture-load torture-bulk timing torture-built coverage
+torture-built:
+	@deploy/deps check
+	@$(MAKE) --no-print-directory -j$$(nproc) all units
+
+torture-worker: torture-built
+	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/worker.py --runs $(RUNS) --seed '$(SEED)'
+
+torture-load: torture-built
+	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/load.py $(LOAD)
+
+torture-bulk: torture-built
+	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/bulk.py $(BULK)
+
+timing: torture-built
+	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/timing.py $(TIMING)
+
+# How many lines of common/ and fcgi/ the tests and the fuzz targets' corpora run: build/coverage/.
+coverage:
+	@deploy/deps all
+	@tests/coverage
 
 # One after the other, whatever -j says: some tests look at time limits.
 check-all:
