@@ -67,7 +67,7 @@ help:
 	@echo 'make coverage        lines of common/ and fcgi/ that tests and corpora run (gcovr)'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
-	@echo 'make fuzz            libFuzzer, 10 CPU-minutes each [TARGET=json] [SECONDS=600]; make fuzz-short: the corpora, 5 s each'
+	@echo 'make fuzz            libFuzzer, 10 CPU-minutes or 10 million executions each [TARGET=json] [SECONDS=600]; make fuzz-short: the corpora, 5 s each'
 	@echo 'make lint            clang-tidy, cppcheck, clang-format, shellcheck, the house rules'
 	@echo 'make shared-hosting  the archive for a web host without compiler and root: static programs, .htaccess, steps'
 	@echo 'make check-shared-hosting  the same, and its tests in a root that has nothing of this machine (as root)'
