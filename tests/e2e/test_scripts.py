@@ -1,5 +1,7 @@
 """The scripts around the programs: package lists, the runner's counting, nginx's files."""
+import glob
 import os
+import re
 import stat
 import subprocess
 
@@ -105,3 +107,26 @@ def test_no_python_but_debians():
     done = run("grep", "-rnE", r"(^|[ /])env python|[^/_a-z-]python3? -", "Makefile", "deploy/run", "deploy/deps",
                ".ci/run", "tests/run")
     assert done.stdout == ""
+
+
+def test_each_test_that_security_md_names_is_there():
+    text = open(os.path.join(TOP, "SECURITY.md")).read()
+    named = 0
+    for file, tests in re.findall(r"(tests/[\w/]+\.(?:py|c|txt))(?:: ((?:test_\w+(?:, )?)+))?", text):
+        with open(os.path.join(TOP, file)) as f:
+            source = f.read()
+        for test in filter(None, tests.split(", ")):
+            assert re.search(r"\b%s\(" % test, source), (file, test)
+            named += 1
+    assert named > 20
+    cases = "".join(open(path).read() for path in glob.glob(os.path.join(TOP, "tests/hosting/cases/*.txt")))
+    for list_of_cases in re.findall(r"cases? ((?:`[^`]+`(?:, )?)+)", text):
+        for case in re.findall(r"`([^`]+)`", list_of_cases):
+            assert re.search("(?m)^=+ " + re.escape(case).replace(r"\*", ".*"), cases), case
+    with open(os.path.join(TOP, "Makefile")) as f:
+        targets = f.read()
+    for target in re.findall(r"`make ([a-z-]+)", text):
+        assert re.search(r"(?m)^%s:" % target, targets), target
+    for target in re.findall(r"fuzz targets? ((?:`\w+`(?:, )?)+)", text):
+        for name in re.findall(r"`(\w+)`", target):
+            assert os.path.exists(os.path.join(TOP, "tests/fuzz/fuzz_%s.c" % name)), name
