@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+import hardening
 import installed as by_make
 import machine as machines
 import pages
@@ -104,6 +105,12 @@ def test_lintian_finds_nothing(folder):
                            "error,warning,info,pedantic,experimental", only(folder, "examhook_*.changes")],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert done.returncode == 0 and done.stdout == "", done.stdout
+
+
+def test_its_programs_are_hardened(deb, tmp_path):
+    subprocess.run(["dpkg-deb", "-x", deb, tmp_path], check=True)
+    for name in ("bin/examhook", "lib/examhook/examjoint.fcgi", "lib/examhook/proview.fcgi"):
+        assert hardening.dynamic_faults(tmp_path / "usr" / name) == [], name
 
 
 def test_built_again_it_is_the_same(folder, tmp_path):

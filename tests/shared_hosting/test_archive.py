@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 import fastcgi  # noqa: E402
+import hardening  # noqa: E402
 import host as hosting  # noqa: E402
 from host import wait_for  # noqa: E402
 
@@ -86,6 +87,11 @@ def test_the_programs_need_no_library_and_ask_no_name_service(unpacked):
         assert b"libnss_" not in text, name
         if name != PROGRAMS[0]: # c-ares reads that file itself, for the order of hosts and DNS
             assert b"nsswitch.conf" not in text, name
+
+
+def test_the_programs_are_hardened(unpacked):
+    for name in PROGRAMS:
+        assert hardening.static_faults(unpacked / name) == [], name
 
 
 def test_what_is_in_the_archive(unpacked):
