@@ -3,7 +3,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "../common/clock.h"
@@ -13,6 +16,11 @@
 #define OPTIONS_MAX 32
 #define KEY_HELP 1000
 #define KEY_CONFIG 1001
+/* Lower than the web programs' password checks, which are at 10: somebody at the door comes before a file. */
+#define NICENESS 15
+/* ioprio_set(2) has no header of its own: of ourselves, the last of the eight levels of the usual class. */
+#define IOPRIO_SELF 1
+#define IOPRIO_LAST ((2 << 13) | 7)
 
 __attribute__((format(printf, 2, 0))) static int say(struct cli *cli, const char *format, va_list arguments)
 {
@@ -20,6 +28,14 @@ __attribute__((format(printf, 2, 0))) static int say(struct cli *cli, const char
     vfprintf(cli->err, format, arguments);
     fputc('\n', cli->err);
     return CLI_FAILED;
+}
+
+/* Where it is not allowed the work goes on as it is. Whoever was started yet more modest stays so. */
+void cli_step_back(void)
+{
+    if (getpriority(PRIO_PROCESS, 0) < NICENESS)
+        (void)setpriority(PRIO_PROCESS, 0, NICENESS);
+    (void)syscall(SYS_ioprio_set, IOPRIO_SELF, 0, IOPRIO_LAST);
 }
 
 int cli_usage(struct cli *cli, const char *format, ...)

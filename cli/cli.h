@@ -76,6 +76,10 @@ SUBCOMMAND(work);
  * when the command line is wrong (the message was printed: return CLI_USAGE). *value is its argument or NULL.
  */
 int cli_option_next(struct cli *cli, int argc, char **argv, const char **value);
+/* Before work that takes long and holds no lock that events wait for: processor and disk are the web
+ * programs' first. Never for what writes in rounds: whoever holds the lock and gets no processor holds up the
+ * others. */
+void cli_step_back(void);
 /* "examhook NAME: MESSAGE" and where help is found, on err. Returns CLI_USAGE. */
 int cli_usage(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* "examhook NAME: MESSAGE" on err. Returns CLI_FAILED. */

@@ -22,6 +22,7 @@ int cmd_backup(struct cli *cli, int argc, char **argv)
     code = cli_config(cli, cli->command->role, &config);
     if (code)
         return code;
+    cli_step_back();
     status = store_backup(config->store_url, folder, &why);
     if (!status && config->personal && !place_close(folder, &why))
         status = STORE_DENIED;

@@ -186,6 +186,7 @@ int cmd_events(struct cli *cli, int argc, char **argv)
     code = cli_config(cli, cli->command->role, &config);
     if (code)
         return code;
+    cli_step_back();
     filter.quarantined = options.quarantined;
     if (options.since && !cli_since(config, options.since, &filter.since_ms))
         code = cli_usage(cli, "--since needs a time (2026-11-22T09:00:00Z) or how long ago (2h)");

@@ -158,8 +158,10 @@ int cmd_export(struct cli *cli, int argc, char **argv)
 
     if (!code)
         code = cli_config(cli, cli->command->role, &config);
-    if (!code)
+    if (!code) {
+        cli_step_back();
         code = run(cli, config, &options);
+    }
     config_free(config);
     return code;
 }

@@ -367,6 +367,7 @@ int cmd_roster(struct cli *cli, int argc, char **argv)
     code = cli_config(cli, cli->command->role, &config);
     if (code)
         return code;
+    cli_step_back();
     if (what[0] == 'i')
         code = import(cli, config, operand, &options);
     else if (what[0] == 'l')

@@ -118,6 +118,7 @@ int cmd_sessions(struct cli *cli, int argc, char **argv)
     code = cli_config(cli, cli->command->role, &config);
     if (code)
         return code;
+    cli_step_back();
     if (since && !cli_since(config, since, &filter.since_ms))
         code = cli_usage(cli, "--since needs a time (2026-11-22T09:00:00Z) or how long ago (2h)");
     else

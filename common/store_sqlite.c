@@ -18,6 +18,9 @@
    one who waits: with three writers that never pause, half of what they got done. */
 #define LOCK_REST_MIN_US 200
 #define LOCK_REST_MAX_US 5000
+/* A large file is written out in pieces of this size, with a rest as long as each took. */
+#define SYNC_PIECE_BYTES (1024 * 1024)
+#define SYNC_REST_MAX_US 50000
 /* Above this, whoever commits moves the log into the file. */
 #define WAL_BYTES_MAX (4 * 1024 * 1024)
 /* A program that ends leaves no more than this to be read by the next. */
@@ -292,6 +295,37 @@ bool store_file_create(const char *path, mode_t mode)
     return done;
 }
 
+static void nap(int64_t us)
+{
+    struct timespec rest = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+    nanosleep(&rest, NULL);
+}
+
+/*
+ * One fsync of a hundred MiB keeps the disk busy until all is written, and a file system that orders data
+ * before its journal (ext4) lets every other file's fsync wait for it. sync_file_range() promises nothing of
+ * what it wrote, but an error that it tells is not told again by the fsync.
+ */
+bool store_sync_gently(int fd)
+{
+    struct stat file;
+    if (fstat(fd, &file) != 0)
+        return false;
+    for (off_t at = 0; at < file.st_size; at += SYNC_PIECE_BYTES) {
+        int64_t began_ms = clock_monotonic_ms();
+        if (sync_file_range(fd, at, SYNC_PIECE_BYTES,
+                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+            if (errno == EINVAL || errno == ENOSYS || errno == ESPIPE || errno == EPERM)
+                break; /* not on this system: the fsync alone will do */
+            return false;
+        }
+        int64_t took_us = (clock_monotonic_ms() - began_ms) * 1000;
+        nap(took_us < SYNC_REST_MAX_US ? took_us : SYNC_REST_MAX_US);
+    }
+    return fsync(fd) == 0;
+}
+
 enum store_status store_sync_folder(const char *folder)
 {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -346,12 +380,6 @@ static bool lock_is_there(const struct store_file *file)
     struct stat ours, named;
     return fstat(file->lock_fd, &ours) == 0 && stat(file->lock_path, &named) == 0 &&
            ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
-}
-
-static void nap(int64_t us)
-{
-    struct timespec rest = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
-    nanosleep(&rest, NULL);
 }
 
 enum store_status store_file_lock(struct store *store, struct store_file *file)

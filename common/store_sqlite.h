@@ -98,6 +98,9 @@ void store_file_unlock(struct store_file *file);
 /* Creates an empty file with this mode whatever the umask is, given to the owner of its folder where we are
    root. False: errno says why. */
 bool store_file_create(const char *path, mode_t mode);
+/* fsync of a large file, its data piece by piece before it: an event's commit on the same disk waits for one
+   piece at the most. False: errno says why. */
+bool store_sync_gently(int fd);
 /* fsync of a folder, so that a name made or replaced in it lasts. */
 enum store_status store_sync_folder(const char *folder);
 /* NFS and its like, where a write-ahead log does not work. */

@@ -266,8 +266,10 @@ static enum store_status copy_into(struct store *store, struct store_file *file,
 {
     sqlite3_stmt *statement = NULL;
     enum store_status status = STORE_OK;
-    /* query_only forbids writing to the copy too; the connection is closed behind this. */
-    if (sqlite3_exec(file->db, "PRAGMA query_only=OFF", NULL, NULL, NULL) == SQLITE_OK &&
+    /* query_only forbids writing to the copy too; the connection is closed behind this. The copy is synced at
+       the end, gently: until then it is nothing to anybody. */
+    if (sqlite3_exec(file->db, "PRAGMA query_only=OFF;PRAGMA synchronous=OFF", NULL, NULL, NULL) ==
+            SQLITE_OK &&
         sqlite3_prepare_v2(file->db, "VACUUM INTO ?1", -1, &statement, NULL) == SQLITE_OK) {
         store_bind_text(statement, 1, path);
         if (sqlite3_step(statement) != SQLITE_DONE)
@@ -282,7 +284,7 @@ static enum store_status copy_into(struct store *store, struct store_file *file,
 static enum store_status sync_file(struct store *store, const char *path)
 {
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    bool done = fd >= 0 && fsync(fd) == 0;
+    bool done = fd >= 0 && store_sync_gently(fd);
     enum store_status status = done ? STORE_OK : store_say_errno(store, path);
     if (fd >= 0)
         close(fd);
@@ -297,9 +299,9 @@ static enum store_status sync_file(struct store *store, const char *path)
 static enum store_status settle_copy(struct store *store, struct store_file *copy)
 {
     const char *sql = copy->area == STORE_RATINGS
-                          ? "PRAGMA journal_mode=MEMORY;"
+                          ? "PRAGMA journal_mode=MEMORY;PRAGMA synchronous=OFF;"
                             "UPDATE logins SET token = NULL, obtained_at = 0, expires_at = 0"
-                          : "PRAGMA journal_mode=MEMORY;"
+                          : "PRAGMA journal_mode=MEMORY;PRAGMA synchronous=OFF;"
                             "UPDATE counters SET value = value + (1 << 32) WHERE name = 'seq'";
     int64_t version = 0;
     enum store_status status = store_file_connect_any(store, copy, true, &version);

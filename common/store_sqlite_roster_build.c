@@ -637,7 +637,7 @@ static enum store_status put_in_place(struct roster_build *build)
     if (fd < 0)
         return store_say_errno(store, "putting the roster in place");
     enum store_status status = take_over_rights(store, fd);
-    if (status == STORE_OK && fsync(fd) != 0)
+    if (status == STORE_OK && !store_sync_gently(fd))
         status = store_say_errno(store, "syncing the roster");
     if (close(fd) != 0 && status == STORE_OK)
         status = store_say_errno(store, "syncing the roster");
