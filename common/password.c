@@ -199,26 +199,28 @@ static bool same_hash(const char *a, const char *b)
     return len == strlen(b) && sodium_memcmp(a, b, len) == 0;
 }
 
-bool password_check(const char *hash, const char *password, size_t len)
+bool password_check(const char *hash, const char *password, size_t len, bool *match)
 {
     struct work *work = xcalloc(1, sizeof *work);
     const char *result;
     struct parts parts;
-    bool match, usable = read_parts(hash, &parts);
+    bool checked, usable = read_parts(hash, &parts);
     /* What can never match is hashed all the same, as far as crypt(3) takes it: an answer costs one hash. */
     bool whole = len <= PASSWORD_MAX_BYTES && (len == 0 || !memchr(password, '\0', len));
     if (len)
         memcpy(work->phrase, password, len < PASSWORD_MAX_BYTES ? len : PASSWORD_MAX_BYTES);
     if (usable && compute(work, hash, &result)) {
-        match = same_hash(result, hash) && parts.complete && whole;
+        *match = same_hash(result, hash) && parts.complete && whole;
+        checked = true;
     } else {
-        /* Not a hash after all, though it may look like one (a salt that decodes to nothing). */
-        compute(work, password_default_dummy(), &result);
-        match = false;
+        /* Not a hash after all, though it may look like one (a salt that decodes to nothing); or there is no
+           memory, which crypt(3) does not tell from that. A whole hash was computed once, so it is memory. */
+        checked = compute(work, password_default_dummy(), &result) && !(usable && parts.complete);
+        *match = false;
     }
     explicit_bzero(work, sizeof *work);
     free(work);
-    return match;
+    return checked;
 }
 
 /* The prefix that crypt_gensalt(3) wants, and the cost; 0: its default (yescrypt 5, sha512crypt 5000). */

@@ -19,9 +19,11 @@ bool password_hash_supported(const char *hash);
 bool password_hash_complete(const char *hash);
 /*
  * Computes exactly one hash, whatever the input: also for an empty, too long or NUL-holding password, and for
- * a hash that is not supported (then a dummy of the default kind). True only when the password is right.
+ * a hash that is not supported (then a dummy of the default kind). *match is true only when the password is
+ * right. False: nothing can be said of the password, since crypt(3) did not get the memory that it wants
+ * (yescrypt: 16 MiB).
  */
-bool password_check(const char *hash, const char *password, size_t len);
+bool password_check(const char *hash, const char *password, size_t len, bool *match);
 /* A hash for a plain password, of kind "yescrypt", "bcrypt" or "sha512crypt". False: crypt(3) refused. */
 bool password_make(const char *kind, const char *password, char hash[PASSWORD_HASH_BYTES]);
 /* A setting of the same kind and cost as `hash` with a fixed salt: what a dummy check for nobody costs. */

@@ -114,8 +114,12 @@ static void run(struct hash_job *job, const char *folder, int slots, int first, 
     int slot = slot_take(folder, slots, first, deadline_ms, stop, &unbounded);
     if (slot < 0 && !unbounded)
         return;
-    job->match = password_check(job->setting, buf_str(&job->password), job->password.len);
-    job->done = true;
+    bool match;
+    job->done = password_check(job->setting, buf_str(&job->password), job->password.len, &match);
+    job->match = job->done && match;
+    if (!job->done)
+        log_error("a password could not be checked: there is no memory for its hash",
+                  LOG_S("wanted", "16 MiB each for yescrypt"));
     if (slot >= 0)
         close(slot);
 }

@@ -146,8 +146,8 @@ static inline void harness_round(struct harness *h, struct request *request, str
             h->hashes++;
             assert_true(password_hash_supported(job.setting));
             memcpy(h->setting, job.setting, sizeof h->setting);
-            job.done = !h->too_busy;
-            job.match = job.done && password_check(job.setting, buf_str(&job.password), job.password.len);
+            job.done = !h->too_busy &&
+                       password_check(job.setting, buf_str(&job.password), job.password.len, &job.match);
         }
     } while (next == ROUTE_HASH);
     buf_release(&job.password);
