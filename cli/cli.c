@@ -168,7 +168,7 @@ static const char *advice(enum store_status status)
     case STORE_BUSY:
         return "; another program is writing: try again";
     case STORE_FULL:
-        return "; make room on the disk";
+        return "; make room on the disk (df, df -i)";
     case STORE_DENIED:
         return "; run it as the user the store belongs to";
     case STORE_CORRUPT:

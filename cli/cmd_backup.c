@@ -27,7 +27,8 @@ int cmd_backup(struct cli *cli, int argc, char **argv)
     if (!status && config->personal && !place_close(folder, &why))
         status = STORE_DENIED;
     if (status) {
-        cli_failed(cli, "no backup was made (%s): %s", store_status_word(status), buf_str(&why));
+        cli_failed(cli, "no backup was made (%s): %s%s", store_status_word(status), buf_str(&why),
+                   status == STORE_FULL ? "; make room on the disk (df, df -i)" : "");
         code = CLI_STORE;
     } else {
         fprintf(cli->out, "%s holds a whole, checked copy\n", folder);

@@ -140,6 +140,15 @@ static enum store_status status_of_sqlite(sqlite3 *db, int code)
     }
 }
 
+/* What the system said, where SQLite's own words leave open whether it is descriptors, modes or the disk. */
+static void add_cause(struct buf *cause, sqlite3 *db, int code)
+{
+    char text[128];
+    int error = sqlite3_system_errno(db);
+    if (error != 0 && ((code & 0xff) == SQLITE_CANTOPEN || (code & 0xff) == SQLITE_IOERR))
+        buf_addf(cause, ": %s", strerror_r(error, text, sizeof text));
+}
+
 /* After these the connection may hold a wrong idea of the file. */
 static bool needs_new_connection(int code)
 {
@@ -162,7 +171,11 @@ enum store_status store_fail(struct store *store, struct store_file *file, const
         return store_say(store, STORE_ERROR, "%s: %s is not open", doing, store_file_label(file->area));
     int code = sqlite3_extended_errcode(file->db);
     enum store_status status = status_of_sqlite(file->db, code);
-    store_say(store, status, "%s in %s: %s", doing, store_file_label(file->area), sqlite3_errmsg(file->db));
+    struct buf cause = BUF_INIT;
+    add_cause(&cause, file->db, code);
+    store_say(store, status, "%s in %s: %s%s", doing, store_file_label(file->area), sqlite3_errmsg(file->db),
+              buf_str(&cause));
+    buf_release(&cause);
     if (needs_new_connection(code))
         file->suspect = true;
     if (store->round == file && sqlite3_get_autocommit(file->db) && store->round_failed == STORE_OK)

@@ -410,6 +410,7 @@ enum store_status store_backup(const char *url, const char *folder, struct buf *
 
 #define WAL_BYTES_ODD (64 * 1024 * 1024)
 #define FREE_BYTES_LOW (64 * 1024 * 1024)
+#define FREE_FILES_LOW 17
 
 struct check {
     struct store *store;
@@ -450,7 +451,7 @@ static const char *advice_for(enum store_status status)
     case STORE_CORRUPT:
         return "put back a backup, then run `examhook migrate`";
     case STORE_FULL:
-        return "make room on the disk";
+        return "make room on the disk (df, df -i)";
     case STORE_BUSY:
         return "find out which program holds the lock: `fuser` on the .lock file";
     default:
@@ -541,10 +542,15 @@ static void check_room(const struct check *check)
     if (statvfs(check->file->folder, &fs) != 0)
         return;
     unsigned long long room = (unsigned long long)fs.f_bavail * fs.f_frsize;
-    if (room >= FREE_BYTES_LOW && (fs.f_files == 0 || fs.f_favail > 16))
-        return;
-    snprintf(text, sizeof text, "the disk has only %llu MiB left", room >> 20);
-    find_harmless(check, text, "make room on the disk");
+    if (room < FREE_BYTES_LOW) {
+        snprintf(text, sizeof text, "the disk has only %llu MiB left", room >> 20);
+        find_harmless(check, text, "make room on the disk");
+    }
+    if (fs.f_files != 0 && fs.f_favail < FREE_FILES_LOW) {
+        snprintf(text, sizeof text, "the disk has room for only %llu more files (inodes)",
+                 (unsigned long long)fs.f_favail);
+        find_harmless(check, text, "remove files that are not needed: `df -i` and `du --inodes` show where");
+    }
 }
 
 /* A round that writes nothing shows that one could begin. */

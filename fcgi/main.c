@@ -173,6 +173,8 @@ int server_main(const struct route *route, int argc, char **argv)
         return EXIT_FAILURE;
     }
     signal(SIGPIPE, SIG_IGN);
+    /* Where a host limits the size of files (ulimit -f), a write that fails is a full store, not our end. */
+    signal(SIGXFSZ, SIG_IGN);
     if (cgi)
         signal(SIGHUP, SIG_IGN);
     else
