@@ -62,10 +62,27 @@ static struct worker_account *account_named(struct worker *worker, const char *n
     return NULL;
 }
 
-/* store_lease_fn */
+/* The session's job that has not ended: the results of those that have are written before any is leased. */
+static struct job *job_of(const struct worker *worker, const struct store_lease *lease)
+{
+    for (size_t i = 0; i < worker->job_count; i++) {
+        struct job *job = worker->jobs[i];
+        if (job->state != JOB_ENDED && strcmp(job->uuid, lease->session_uuid) == 0 &&
+            strcmp(job->account_name, lease->account) == 0)
+            return job;
+    }
+    return NULL;
+}
+
+/* store_lease_fn. One that we have already has only run out: the clock was put forward. */
 static void take_job(void *context, const struct store_lease *lease)
 {
     struct worker *worker = context;
+    struct job *ours = job_of(worker, lease);
+    if (ours) {
+        ours->lease_until_ms = clock_now_ms() + worker->lease_ms;
+        return;
+    }
     struct job *job = xcalloc(1, sizeof(*job));
     job->tag = TAG_JOB;
     job->account = account_named(worker, lease->account);
@@ -455,7 +472,8 @@ static int64_t later_look(struct worker *worker)
     int64_t now_ms = clock_now_ms(), at_ms = 0;
     int64_t wait = worker->config->poll_ms;
     if (!worker->failing &&
-        store_sessions_next(worker->store, now_ms, worker->max_ahead_ms, &at_ms) == STORE_OK &&
+        store_sessions_next(worker->store, now_ms, worker->lease_ms, worker->max_ahead_ms, &at_ms) ==
+            STORE_OK &&
         at_ms > now_ms && at_ms - now_ms < wait)
         wait = at_ms - now_ms;
     return clock_monotonic_ms() + wait;
@@ -465,7 +483,8 @@ static int64_t later_look(struct worker *worker)
 static bool anything_due(struct worker *worker)
 {
     int64_t now_ms = clock_now_ms(), at_ms;
-    enum store_status status = store_sessions_next(worker->store, now_ms, worker->max_ahead_ms, &at_ms);
+    enum store_status status =
+        store_sessions_next(worker->store, now_ms, worker->lease_ms, worker->max_ahead_ms, &at_ms);
     return status != STORE_OK || (at_ms != 0 && at_ms <= now_ms);
 }
 

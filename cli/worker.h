@@ -43,6 +43,9 @@ struct worker_decision worker_decide(const struct config *config, int64_t now_ms
 /* How far in the future this configuration can put a deadline. */
 int64_t worker_max_ahead_ms(const struct config *config);
 
+/* How far in the future it can put the end of such a pause. */
+int64_t worker_login_pause_max_ms(const struct config *config, const struct store_login *login);
+
 /* Whether a stored token may be used now; it is given up shortly before it expires, and where the clock was
    put back or expires_at is further off than any lifetime that is believed. */
 bool worker_token_usable(const struct store_login *login, int64_t now_ms);

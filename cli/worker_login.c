@@ -20,12 +20,10 @@ static bool changed_since(int64_t changed_ms, const struct store_login *login, i
 bool worker_account_blocked(const struct worker *worker, const struct worker_account *account, int64_t now_ms)
 {
     const struct store_login *login = &account->login;
-    int64_t longest = WORKER_LOGIN_BLOCK_MAX_MS;
-    if (worker->config->login_pause_ms > longest)
-        longest = worker->config->login_pause_ms;
-    if (account->hold_until_ms > now_ms && account->hold_until_ms - now_ms <= longest)
+    if (account->hold_until > clock_monotonic_ms())
         return true;
-    if (login->blocked_until_ms <= now_ms || login->blocked_until_ms - now_ms > longest)
+    if (login->blocked_until_ms <= now_ms ||
+        login->blocked_until_ms - now_ms > worker_login_pause_max_ms(worker->config, login))
         return false;
     bool wrong = login->error && strcmp(login->error, WORKER_WRONG_CREDENTIALS) == 0;
     return !(wrong && (changed_since(worker->config_changed_ms, login, now_ms) ||
@@ -137,7 +135,7 @@ void worker_login_begin(struct worker *worker, struct worker_account *account)
             turn = LOGIN_FAILED;
     }
     if (turn == LOGIN_FAILED || turn == LOGIN_THEIRS)
-        account->hold_until_ms = now_ms + LOGIN_HOLD_MS;
+        account->hold_until = clock_monotonic_ms() + LOGIN_HOLD_MS;
     if (turn != LOGIN_OURS)
         return;
     account->logging_in = talview_login_start(worker->talview, account->target, account);
@@ -198,11 +196,10 @@ void worker_account_pause(struct worker *worker, struct worker_account *account,
     int64_t wait = retry_after_ms >= 0 ? retry_after_ms : worker->config->retry_first_ms;
     if (wait > WORKER_RETRY_AFTER_MAX_MS)
         wait = WORKER_RETRY_AFTER_MAX_MS;
-    int64_t now_ms = clock_now_ms();
-    int64_t until = now_ms + wait;
-    if (account->hold_until_ms + PAUSE_SLACK_MS >= until)
+    int64_t hold_until = clock_monotonic_ms() + wait, until = clock_now_ms() + wait;
+    if (account->hold_until + PAUSE_SLACK_MS >= hold_until)
         return;
-    account->hold_until_ms = until;
+    account->hold_until = hold_until;
     log_warn("Talview asks us to slow down", LOG_S("account", account->config->name),
              LOG_I("pause_s", (wait + 999) / 1000));
     if (account->logging_in || store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)

@@ -25,7 +25,7 @@ struct worker_account {
     bool put;                       /* it was written in the round that runs */
     bool logging_in;
     int64_t refused_at_ms; /* obtained_at_ms of the token that was refused last; 0: none */
-    int64_t hold_until_ms; /* nothing is fetched until then */
+    int64_t hold_until;    /* monotonic: nothing is fetched until then */
     unsigned trouble;      /* fetches in a row that failed for their host's sake */
 };
 

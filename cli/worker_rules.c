@@ -142,6 +142,17 @@ int64_t worker_max_ahead_ms(const struct config *config)
     return ahead + ahead / 8 + HOUR_MS;
 }
 
+static bool wrong_credentials(const struct store_login *login)
+{
+    return login->error && strcmp(login->error, WORKER_WRONG_CREDENTIALS) == 0;
+}
+
+int64_t worker_login_pause_max_ms(const struct config *config, const struct store_login *login)
+{
+    int64_t longest = most(config->login_pause_ms, config->retry_first_ms);
+    return most(longest, wrong_credentials(login) ? WORKER_LOGIN_BLOCK_MAX_MS : WORKER_RETRY_AFTER_MAX_MS);
+}
+
 bool worker_token_usable(const struct store_login *login, int64_t now_ms)
 {
     int64_t lifetime = login->expires_at_ms - login->obtained_at_ms;
@@ -155,7 +166,7 @@ void worker_login_failed(const struct config *config, int64_t now_ms, const stru
                          enum talview_outcome outcome, int64_t retry_after_ms, struct store_login *after)
 {
     bool wrong = outcome == TALVIEW_UNAUTHORIZED || outcome == TALVIEW_FORBIDDEN;
-    bool was_wrong = before->error && strcmp(before->error, WORKER_WRONG_CREDENTIALS) == 0;
+    bool was_wrong = wrong_credentials(before);
     int64_t earlier = before->error && was_wrong == wrong ? before->failures : 0;
     int64_t pause;
     if (wrong)

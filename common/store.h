@@ -249,7 +249,10 @@ typedef void store_lease_fn(void *context, const struct store_lease *lease);
    come round-robin over the senders' addresses (IPv6: the /64), so that a forger starves nobody; one of each
    kind in turn. `skip` accounts (ends with NULL, may be NULL) are left alone. A stored deadline further off
    than max_ahead_ms counts as expired, and so does a lease further off than lease_ms; twice that, in truth,
-   since a clock that is set back a little must not make two workers look at one session. */
+   since a clock that is set back a little must not make two workers look at one session. A lease of `owner`
+   itself that has run out, because the clock was put forward or a result could not be written, is handed out
+   once more and keeps what a callback has asked for meanwhile. What was seen or rated in the future was so
+   now: the clock was put back. */
 enum store_status store_sessions_lease(struct store *store, int64_t now_ms, const char *owner,
                                        int64_t lease_ms, int64_t max_ahead_ms, const char *const *skip,
                                        size_t most, store_lease_fn *fn, void *context, size_t *taken);
@@ -268,9 +271,10 @@ struct store_session_result {
 /* In a round. A changed rating becomes a row of the history. If a callback came while the session was leased,
    it stays due. STORE_LOST: the lease is no longer ours, nothing was written. */
 enum store_status store_session_done(struct store *store, const struct store_session_result *result);
-/* When the next session is due: *at_ms, 0 for none; also 0 < now when callbacks wait to be taken in. */
-enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64_t max_ahead_ms,
-                                      int64_t *at_ms);
+/* When the next session is due: *at_ms, 0 for none; also 0 < now when callbacks wait to be taken in. What
+   counts as expired for store_sessions_lease() does so here. */
+enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64_t lease_ms,
+                                      int64_t max_ahead_ms, int64_t *at_ms);
 /* In a round: due at once, whatever the state; what was parked is pending again. uuid NULL: those that are
    parked, some hundreds in one call: call again, each time in a round of its own, until *count is 0. */
 enum store_status store_sessions_retry(struct store *store, const char *session_uuid, int64_t now_ms,

@@ -450,7 +450,9 @@ static enum store_status lease_one(struct turns *turns, int64_t session, const c
     enum store_status status;
     sqlite3_stmt *statement = ratings_statement(
         turns->store, RATINGS_LEASE,
-        "UPDATE sessions SET lease_owner = ?2, lease_until = ?3, renewed_due_at = NULL WHERE session = ?1"
+        "UPDATE sessions SET lease_owner = ?2, lease_until = ?3, waits_from = min(waits_from, ?4),"
+        " renewed_due_at = CASE WHEN lease_owner = ?2 THEN renewed_due_at END,"
+        " rated_at = min(rated_at, ?4) WHERE session = ?1"
         " RETURNING account, session_uuid, state, type, rating_raw, attempts, failures, waits_from,"
         " coalesce(rated_at, 0)",
         &status);
@@ -459,6 +461,7 @@ static enum store_status lease_one(struct turns *turns, int64_t session, const c
     sqlite3_bind_int64(statement, 1, session);
     store_bind_text(statement, 2, owner);
     sqlite3_bind_int64(statement, 3, turns->now_ms + turns->lease_ms);
+    sqlite3_bind_int64(statement, 4, turns->now_ms);
     if (sqlite3_step(statement) != SQLITE_ROW) {
         status = store_fail(turns->store, &turns->store->ratings, "leasing a session");
         sqlite3_reset(statement);
@@ -610,8 +613,8 @@ static enum store_status callbacks_wait(struct store *store, bool *wait)
     return status;
 }
 
-enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64_t max_ahead_ms,
-                                      int64_t *at_ms)
+enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64_t lease_ms,
+                                      int64_t max_ahead_ms, int64_t *at_ms)
 {
     enum store_status status = store_file_ready(store, &store->ratings);
     if (status != STORE_OK)
@@ -622,7 +625,7 @@ enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64
         *at_ms = now_ms - 1;
         return STORE_OK;
     }
-    int64_t first = 0, last = 0, lease = 0;
+    int64_t first = 0, last = 0, lease = 0, last_lease = 0;
     if (status == STORE_OK)
         status = one_time(store, RATINGS_NEXT_FIRST,
                           "SELECT next_attempt_at FROM sessions INDEXED BY sessions_next"
@@ -641,11 +644,17 @@ enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64
                           "SELECT lease_until FROM sessions INDEXED BY sessions_leased"
                           " WHERE lease_until IS NOT NULL ORDER BY lease_until LIMIT 1",
                           &lease);
+    if (status == STORE_OK)
+        status = one_time(store, RATINGS_NEXT_LEASE_LAST,
+                          "SELECT lease_until FROM sessions INDEXED BY sessions_leased"
+                          " WHERE lease_until IS NOT NULL ORDER BY lease_until DESC LIMIT 1",
+                          &last_lease);
     if (status != STORE_OK)
         return status;
     if (first == 0 || (lease != 0 && lease < first))
         first = lease;
-    if (first > now_ms && last > now_ms + max_ahead_ms)
+    bool expired = last > now_ms + max_ahead_ms || last_lease > now_ms + 2 * lease_ms;
+    if (first > now_ms && expired)
         first = now_ms;
     *at_ms = first;
     return STORE_OK;

@@ -536,6 +536,27 @@ static void test_a_callback_after_the_lease_ran_out_is_not_answered_by_its_resul
     assert_string_equal(lease(store, "w1", NOW + LEASE + 3, 1, &leased), "1");
 }
 
+/* The clock was put forward while the owner still fetches. */
+static void test_an_owner_takes_its_own_lease_again(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    struct leased leased;
+    call_for(store, 1, NOW);
+    (void)lease(store, "w1", NOW, 1, &leased);
+    call_for(store, 1, NOW + 1);
+    assert_string_equal(lease(store, "w1", NOW + LEASE, 1, &leased), "1");
+    assert_string_equal(lease(store, "w2", NOW + LEASE + 1, 1, &leased), "");
+    assert_stored(store, done(store, 1,
+                              (struct store_session_result){.at_ms = NOW + LEASE + 2,
+                                                            .usable = true,
+                                                            .state = "rated",
+                                                            .rating = "high",
+                                                            .rating_raw = "high",
+                                                            .next_attempt_at_ms = NOW + DAY,
+                                                            .counts = true}));
+    assert_string_equal(lease(store, "w2", NOW + LEASE + 3, 1, &leased), "1");
+}
+
 static void test_the_clock_jumps(void **state)
 {
     struct store *store = ((struct scratch *)*state)->store;
@@ -863,7 +884,7 @@ static void test_retry(void **state)
 static int64_t next_at(struct store *store, int64_t now)
 {
     int64_t at = -1;
-    assert_stored(store, store_sessions_next(store, now, AHEAD, &at));
+    assert_stored(store, store_sessions_next(store, now, LEASE, AHEAD, &at));
     return at;
 }
 
@@ -879,6 +900,8 @@ static void test_when_the_next_is_due(void **state)
     assert_int_equal(next_at(store, NOW + 5), NOW);
     (void)lease(store, "w1", NOW, 1, &leased);
     assert_int_equal(next_at(store, NOW + 5), NOW + LEASE);
+    assert_int_equal(next_at(store, NOW - LEASE), NOW + LEASE);
+    assert_int_equal(next_at(store, NOW - LEASE - 1), NOW - LEASE - 1);
     assert_stored(store, done(store, 1,
                               (struct store_session_result){
                                   .at_ms = NOW, .counts = true, .next_attempt_at_ms = NOW + HOUR}));
@@ -1108,6 +1131,7 @@ int main(void)
         scratch_test(test_a_dead_workers_lease_ends),
         scratch_test(test_a_late_result_counts_if_nobody_came_between),
         scratch_test(test_a_callback_after_the_lease_ran_out_is_not_answered_by_its_result),
+        scratch_test(test_an_owner_takes_its_own_lease_again),
         scratch_test(test_the_clock_jumps),
         scratch_test(test_accounts_left_alone),
         scratch_test(test_a_forger_delays_nobody),
