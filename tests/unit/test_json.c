@@ -122,7 +122,7 @@ static void documents(void **state)
         cases++;
     }
     assert_int_equal(wrong, 0);
-    assert_true(cases >= 150);
+    assert_true(cases >= 420);
     free(line);
     fclose(file);
 }
