@@ -36,6 +36,10 @@
 /* How often time limits are looked at; more often while passwords are being checked. */
 #define TICK_MS 500
 #define TICK_HASHING_MS 50
+/* Whoever waits for a password check is kept with its body and the tree made of it, some twenty times as
+ * large. A candidate's body is small and always welcome; larger ones share so many bytes. */
+#define HASHING_SMALL_BYTES 4096
+#define HASHING_LARGE_BYTES_MAX (8 * 1024 * 1024)
 /* Descriptors beside the connections: the store's files, slots of password checks, sockets of our own. */
 #define DESCRIPTORS_SPARE 128
 
@@ -51,6 +55,7 @@ struct connection {
     enum connection_state state;
     bool ready;      /* in the queue of those to look at: something may have come */
     bool missed;     /* something came while its request was being answered */
+    bool hung_up;    /* its web server sends nothing more; no edge may be left to say so */
     bool partial;    /* bytes of a request are there, taken into `held` */
     bool kept;       /* it has answered a request already */
     bool keep;       /* what the web server asked for */
@@ -59,6 +64,7 @@ struct connection {
     bool again;      /* after the round: on to the password check */
     struct buf held; /* the request as far as it has come, once it did not lie in the socket whole */
     int64_t since_ms;
+    int64_t large_bytes;     /* of its body, while its password is being checked; 0: a small one */
     struct program *program; /* the one its request began with; NULL: none is under way */
     FCGX_Request fcgx;
     struct request request;
@@ -82,7 +88,8 @@ struct loop {
     struct connection_list connections; /* the oldest first */
     struct connection_list ready;       /* first come, first served */
     int64_t count, count_max, hashing;
-    bool left_over; /* a full round left requests behind: no waiting */
+    int64_t hashing_large_bytes; /* of the bodies of those that are being checked, but for small ones */
+    bool left_over;              /* a full round left requests behind: no waiting */
     struct connection *round[ROUND_MAX];
     size_t round_count;
 };
@@ -106,7 +113,9 @@ static void unmark_ready(struct loop *loop, struct connection *c)
 
 static void set_state(struct loop *loop, struct connection *c, enum connection_state state)
 {
-    loop->hashing += (state == CONNECTION_HASHING) - (c->state == CONNECTION_HASHING);
+    int change = (state == CONNECTION_HASHING) - (c->state == CONNECTION_HASHING);
+    loop->hashing += change;
+    loop->hashing_large_bytes += change * c->large_bytes;
     c->state = state;
 }
 
@@ -301,7 +310,7 @@ static void connection_answer(struct loop *loop, struct connection *c, bool drai
         mark_ready(loop, c);
     } else if (!c->keep || loop->stopping) {
         connection_close(loop, c);
-    } else if (c->missed) {
+    } else if (c->missed || c->hung_up) {
         c->missed = false;
         mark_ready(loop, c);
     }
@@ -435,7 +444,12 @@ static int64_t hashing_max(const struct loop *loop)
 
 static void to_password_check(struct loop *loop, struct connection *c)
 {
-    if (loop->hashing < hashing_max(loop) && hash_pool_add(loop->pool, c->task, &c->task->job.wait_s))
+    int64_t len = (int64_t)c->request.body.len;
+
+    c->large_bytes = len > HASHING_SMALL_BYTES ? len : 0;
+    if (loop->hashing < hashing_max(loop) &&
+        loop->hashing_large_bytes + c->large_bytes <= HASHING_LARGE_BYTES_MAX &&
+        hash_pool_add(loop->pool, c->task, &c->task->job.wait_s))
         set_state(loop, c, CONNECTION_HASHING);
     else /* Refused early for load: into the next round, with nothing checked. */
         to_round(loop, c, true);
@@ -687,7 +701,9 @@ static void take_events(struct loop *loop, const struct epoll_event *events, int
         } else if (who == &loop->listener) {
             incoming = true;
         } else {
-            mark_ready(loop, who);
+            struct connection *c = who;
+            c->hung_up = c->hung_up || (events[i].events & EPOLLRDHUP);
+            mark_ready(loop, c);
         }
     }
     /* Last, so that a connection closed to make room is none that this turn's events still name. */
