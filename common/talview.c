@@ -263,27 +263,42 @@ static size_t utf8_char(const char *text, size_t len)
     return 0;
 }
 
-/* How many bytes at the start of text are the token, be it with JSON's escapes of "/"; 0: they are not. */
-static size_t token_at(const char *text, size_t len, const char *token)
+/* How many bytes at the start of text are the secret, as it is or with JSON's escapes; 0: they are not. */
+static size_t secret_at(const char *text, size_t len, const char *secret, bool escaped)
 {
     size_t i = 0;
-    for (; *token; token++, i++) {
-        if (*token == '/' && i < len && text[i] == '\\')
+    for (; *secret; secret++, i++) {
+        if (escaped && strchr("/\"\\", *secret) && i + 1 < len && text[i] == '\\' && text[i + 1] == *secret)
             i++;
-        if (i >= len || text[i] != *token)
+        if (i >= len || text[i] != *secret)
             return 0;
     }
     return i;
 }
 
-void talview_excerpt(const char *text, size_t len, const char *token, struct buf *out)
+/* The same for any of them, the longest first: one may begin with another. */
+static size_t any_secret_at(const char *text, size_t len, const char *const secrets[TALVIEW_SECRETS])
+{
+    size_t longest = 0;
+    for (int i = 0; i < TALVIEW_SECRETS; i++) {
+        for (int escaped = 0; secrets[i] && strlen(secrets[i]) >= TALVIEW_SECRET_MIN && escaped < 2;
+             escaped++) {
+            size_t found = secret_at(text, len, secrets[i], escaped);
+            longest = found > longest ? found : longest;
+        }
+    }
+    return longest;
+}
+
+void talview_excerpt(const char *text, size_t len, const char *const secrets[TALVIEW_SECRETS],
+                     struct buf *out)
 {
     size_t i = 0;
     while (i < len && out->len < TALVIEW_KEPT_MAX) {
-        size_t token_len = token ? token_at(text + i, len - i, token) : 0;
-        if (token_len > 0) {
-            buf_adds(out, "[token]");
-            i += token_len;
+        size_t secret_len = any_secret_at(text + i, len - i, secrets);
+        if (secret_len > 0) {
+            buf_adds(out, "[secret]");
+            i += secret_len;
             continue;
         }
         size_t n = utf8_char(text + i, len - i);
@@ -313,7 +328,8 @@ struct transfer {
     bool login;
     void *tag;
     char uuid[TALVIEW_UUID_LEN + 1];
-    char *token;     /* sent; so that no echo of it is kept */
+    char *token; /* sent; so that no echo of it is kept */
+    const struct talview_account *account;
     struct buf post; /* the login request */
     struct buf body;
     size_t body_max, headers_len;
@@ -597,6 +613,7 @@ static struct transfer *transfer_new(struct talview *talview, const struct talvi
 {
     struct transfer *transfer = xcalloc(1, sizeof(*transfer));
     transfer->talview = talview;
+    transfer->account = account;
     transfer->tag = tag;
     transfer->retry_after_ms = -1;
     transfer->body_max = talview->limits.reply_limit_bytes;
@@ -805,6 +822,14 @@ static void set_detail(struct talview_reply *reply, const char *text)
 }
 
 /* A 200's body: read, and on a fault the outcome and its word. */
+static void keep_excerpt(struct transfer *transfer, struct talview_reply *reply)
+{
+    const struct talview_target *target = &transfer->account->target;
+    const char *const secrets[TALVIEW_SECRETS] = {transfer->token, target->username, target->password,
+                                                  target->app_id};
+    talview_excerpt(buf_str(&transfer->body), transfer->body.len, secrets, &reply->kept);
+}
+
 static void read_body(struct transfer *transfer, struct talview_reply *reply)
 {
     const char *text = buf_str(&transfer->body);
@@ -818,7 +843,7 @@ static void read_body(struct transfer *transfer, struct talview_reply *reply)
         reply->outcome = transfer->login ? TALVIEW_UNAUTHORIZED : TALVIEW_REFUSED;
     set_detail(reply, word);
     if (!transfer->login)
-        talview_excerpt(text, len, transfer->token, &reply->kept);
+        keep_excerpt(transfer, reply);
 }
 
 static void read_reply(struct transfer *transfer, CURLcode code, struct talview_reply *reply)
@@ -827,7 +852,7 @@ static void read_reply(struct transfer *transfer, CURLcode code, struct talview_
     if (transfer->too_large) {
         reply->outcome = TALVIEW_TOO_LARGE;
         if (!transfer->login)
-            talview_excerpt(buf_str(&transfer->body), transfer->body.len, transfer->token, &reply->kept);
+            keep_excerpt(transfer, reply);
         return;
     }
     if (code != CURLE_OK) {
@@ -846,7 +871,7 @@ static void read_reply(struct transfer *transfer, CURLcode code, struct talview_
     set_detail(reply, buf_str(&detail));
     buf_release(&detail);
     if (reply->outcome == TALVIEW_MALFORMED && !transfer->login)
-        talview_excerpt(buf_str(&transfer->body), transfer->body.len, transfer->token, &reply->kept);
+        keep_excerpt(transfer, reply);
 }
 
 static void finish(struct transfer *transfer, CURLcode code, talview_done_fn *fn, void *context)

@@ -75,9 +75,12 @@ bool talview_retry_after(const char *value, size_t len, int64_t now_ms, int64_t 
 bool talview_url_ok(const char *url);
 /* Lower case, 8-4-4-4-12 hex digits. */
 bool talview_uuid_ok(const char *uuid);
-/* At most TALVIEW_KEPT_MAX bytes of a reply as valid UTF-8, `token` (may be NULL) blanked wherever a server
-   echoes it. */
-void talview_excerpt(const char *text, size_t len, const char *token, struct buf *out);
+/* At most TALVIEW_KEPT_MAX bytes of a reply as valid UTF-8; `secrets` (each may be NULL) are blanked wherever
+   a server echoes them, but for those shorter than TALVIEW_SECRET_MIN: they would blank half the text. */
+#define TALVIEW_SECRETS 4
+#define TALVIEW_SECRET_MIN 4
+void talview_excerpt(const char *text, size_t len, const char *const secrets[TALVIEW_SECRETS],
+                     struct buf *out);
 
 /* --- Transfers ------------------------------------------------------------------------------------------ */
 

@@ -247,12 +247,14 @@ static void uuids(void **state)
 static void excerpt_is(const char *text, size_t len, const char *token, const char *expected)
 {
     struct buf out = BUF_INIT;
-    talview_excerpt(text, len, token, &out);
+    talview_excerpt(text, len,
+                    (const char *const[TALVIEW_SECRETS]){token, "user@example", "s3cret\"word\\", "app"},
+                    &out);
     assert_string_equal(buf_str(&out), expected);
     buf_release(&out);
 }
 
-static void what_is_kept_is_text_and_no_token(void **state)
+static void what_is_kept_is_text_and_no_secret(void **state)
 {
     struct buf text = BUF_INIT, out = BUF_INIT;
     (void)state;
@@ -260,12 +262,16 @@ static void what_is_kept_is_text_and_no_token(void **state)
     excerpt_is("a\0b\xff\xc3\xa9", 6, NULL, "a?b?\xc3\xa9");
     excerpt_is("\xc0\x80", 2, NULL, "??");
     excerpt_is("Authorization: Bearer s3cret; s3cret", 36, "s3cret",
-               "Authorization: Bearer [token]; [token]");
-    excerpt_is("\"s3\\/cr\\/et\" s3/cr/et s3/cr/e", 29, "s3/cr/et", "\"[token]\" [token] s3/cr/e");
+               "Authorization: Bearer [secret]; [secret]");
+    excerpt_is("\"s3\\/cr\\/et\" s3/cr/et s3/cr/e", 29, "s3/cr/et", "\"[secret]\" [secret] s3/cr/e");
+    /* What else is configured, as it is or as JSON has it; not what is too short to be one. */
+    excerpt_is("user@example s3cret\"word\\ s3cret\\\"word\\\\ app", 44, NULL,
+               "[secret] [secret] [secret] app");
+    excerpt_is("s3cret\"word\\ s3cret", 19, "s3cret", "[secret] [secret]");
 
     for (int i = 0; i < TALVIEW_KEPT_MAX; i++)
         buf_adds(&text, "\xe2\x82\xac"); /* three bytes: the cap falls within one */
-    talview_excerpt(text.data, text.len, NULL, &out);
+    talview_excerpt(text.data, text.len, (const char *const[TALVIEW_SECRETS]){NULL}, &out);
     assert_true(out.len <= TALVIEW_KEPT_MAX);
     assert_true(out.len > TALVIEW_KEPT_MAX - 3);
     assert_true(utf8_valid(out.data, out.len));
@@ -367,7 +373,7 @@ int main(void)
         cmocka_unit_test(retry_after),
         cmocka_unit_test(addresses),
         cmocka_unit_test(uuids),
-        cmocka_unit_test(what_is_kept_is_text_and_no_token),
+        cmocka_unit_test(what_is_kept_is_text_and_no_secret),
         cmocka_unit_test(a_target_that_is_refused),
         cmocka_unit_test(authorities),
     };

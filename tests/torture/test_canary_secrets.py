@@ -1,0 +1,734 @@
+"""No secret leaves its place: a canary in every secret option that the table in common/config_options.c has, and Talview's
+token; then everything that can be asked, broken and killed; then a search, in clear text, base64 and hexadecimal, through
+every file that was written, every answer, every output, and the command line and environment of every process.
+
+A secret may stand in the configuration and in its own file, and the token in ratings.db; nothing else may have them."""
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import re
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
+import hardening  # noqa: E402
+import support  # noqa: E402
+from calls import EXAMJOINT, admitted, callback, fields, pack  # noqa: E402
+from support import BUILD, PATIENCE, TOP, WRAP, Site, a_uuid, environment, unique, wait_for, written_files  # noqa: E402
+
+BEGIN = "CaNaRy"
+# Which part of the configuration may hold which account's secrets: `examhook config --for`.
+ROLES = {"examjoint": ("examjoint",), "proview": ("proview",), "worker": ("proview",)}
+WORKERS = ("username", "password", "app_id")
+ROSTER = "id,password,name\n1001,horse,Ada\n"
+# Cut short so that the tests reach it.
+NGINX = [("client_body_timeout 10s", "client_body_timeout 1s"), ("fastcgi_read_timeout 30s", "fastcgi_read_timeout 1s"),
+         ("client_header_timeout 10s", "client_header_timeout 1s"), ("rate=200r/s", "rate=20r/s"),
+         ("burst=2000", "burst=30")]
+
+
+def secret_options():
+    """(section, option) of every secret, out of the programs' own table."""
+    with open(os.path.join(TOP, "common/config_options.c"), encoding="utf-8") as f:
+        return re.findall(r'\{"(\w+)", "(\w+)", CONFIG_SECRET_VALUE,', f.read())
+
+
+def canary():
+    return BEGIN + secrets.token_hex(12)
+
+
+def forms(value):
+    """The bytes by which a secret would be found: as it is (percent signs and JSON change nothing of it), in base64 at each
+    of the three places where it can begin in a longer text, in hexadecimal."""
+    raw = value if isinstance(value, bytes) else value.encode()
+    found = [raw, raw.hex().encode(), raw.hex().upper().encode()]
+    for shift in range(3):
+        text = base64.b64encode(b"\0" * shift + raw)
+        found.append(text[4 if shift else 0:len(text) // 4 * 4 - 4])
+    return found
+
+
+class Kept:
+    """All secrets there are."""
+
+    def __init__(self):
+        self.of, self.extra = {}, []
+        for section, name in secret_options():
+            self.of[section, name] = canary()
+
+    def add(self, value):
+        if value and value not in self.extra:
+            self.extra.append(value)
+        return value
+
+    def all(self):
+        return [*self.of.values(), *self.extra]
+
+    def section(self, kind):
+        return {name: value for (section, name), value in self.of.items() if section == kind}
+
+    def names_in(self, content, but=()):
+        """What of it stands in these bytes."""
+        content = content if isinstance(content, bytes) else content.encode()
+        named = [("%s.%s" % key, value) for key, value in self.of.items()]
+        named += [("extra %d" % i, value) for i, value in enumerate(self.extra)]
+        return [name for name, value in named
+                if value not in but and any(form in content for form in forms(value))]
+
+
+class Watcher(threading.Thread):
+    """Looks at the command line and the environment of every process, again and again. The stand-in is the other side;
+    its numbers are in `others`."""
+
+    def __init__(self, kept):
+        super().__init__(daemon=True)
+        self.kept, self.found, self.seen, self.others, self.ended = kept, set(), set(), set(), threading.Event()
+
+    def look(self):
+        forms_now = [form for value in self.kept.all() for form in forms(value)]
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            if int(pid) in self.others:
+                continue
+            for name in ("cmdline", "environ", "comm"):
+                try:
+                    with open("/proc/%s/%s" % (pid, name), "rb") as f:
+                        content = f.read()
+                except OSError:
+                    continue
+                self.seen.add(content.split(b"\0")[0].split(b"/")[-1])
+                if any(form in content for form in forms_now):
+                    self.found.add((name, content.split(b"\0")[0]))
+
+    def run(self):
+        while not self.ended.wait(0.03):
+            self.look()
+
+
+class Proxy(threading.Thread):
+    """An HTTP proxy that refuses, and says back whatever it was sent."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port, self.sent = self.socket.getsockname()[1], b""
+
+    def run(self):
+        while True:
+            try:
+                peer, _ = self.socket.accept()
+            except OSError:
+                return
+            with peer:
+                data = peer.recv(65536)
+                self.sent += data
+                peer.sendall(b"HTTP/1.1 502 " + data.split(b"\r\n")[0] + b"\r\nX-Sent: " + data.replace(b"\r\n", b" ") +
+                             b"\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+
+    def close(self):
+        self.socket.close()
+
+
+class World:
+    """A site, the worker and the stand-in of Talview; every secret is a canary."""
+
+    def __init__(self, form, level="debug"):
+        self.kept = Kept()
+        self.form = form
+        self.said = [] # (what was asked, the answer or output)
+        self.site = Site("", nginx=self.shorter)
+        self.watcher = Watcher(self.kept)
+        self.level = level
+        self.url = self.site.start_standin("--username", self.kept.of["proview", "username"], "--password",
+                                           self.kept.of["proview", "password"], "--app-id",
+                                           self.kept.of["proview", "app_id"])
+        self.watcher.others.add(self.site.parts["talview"].process.pid)
+        self.watcher.start()
+        self.write()
+        self.site.roster("acme", ROSTER)
+        self.site.start()
+
+    @staticmethod
+    def shorter(_, text):
+        for old, new in NGINX:
+            text = text.replace(old, new)
+        return text
+
+    # --- The configuration -------------------------------------------------------------------------------
+
+    def lines(self, kind):
+        """The section's secrets in this world's form."""
+        text = ""
+        for name, value in self.kept.section(kind).items():
+            if self.form == "file":
+                text += "%s_file = %s\n" % (name, self.secret_file(name, value))
+            elif self.form == "hex":
+                text += "%s_hex = %s\n" % (name, value.encode().hex())
+            else:
+                text += "%s = %s\n" % (name, value)
+        return text
+
+    def secret_file(self, name, value):
+        os.makedirs(self.site.path("secrets"), mode=0o700, exist_ok=True)
+        path = self.site.path("secrets", name)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as f:
+            f.write(value + "\n")
+        return path
+
+    def write(self, behind="", ca=True, worker="", login=None):
+        self.site.write_conf("""
+[log]
+level = %s
+[roster]
+hash = sha512crypt
+[worker]
+connect_timeout = 2s
+request_timeout = 2s
+lease = 10s
+poll = 1s
+retry_first = 1s
+retry_max = 1s
+login_pause = 1s
+watch_every = 1s
+%s
+[examjoint acme]
+client_id = acme-id
+%s
+[proview main]
+login_url = %s
+session_url = %s/v1/sessions
+%s
+header_name = X-Proview-Secret
+basic_user = talview
+%s
+[fields]
+0 = id
+1 = password
+%s""" % (self.level, worker, self.lines("examjoint"), login or self.url + "/v1/user/login", self.url,
+         "ca_file = " + self.site.path("talview/ca.pem") if ca else "", self.lines("proview"), behind),
+            store="lock_wait = 1s")
+
+    # --- What vendors, operators and others do -----------------------------------------------------------
+
+    def noted(self, what, answer):
+        self.said.append((what, answer))
+        return answer
+
+    def ask(self, *arguments):
+        try:
+            reply = self.site.ask(*arguments)
+        except (OSError, ValueError, support.http.client.HTTPException) as error:
+            self.noted(arguments[:2], repr(error).encode())
+            return None
+        self.noted(arguments[:2], str(reply.headers).encode() + reply.body)
+        return reply.status
+
+    def raw(self, data, wait=0.0):
+        """Bytes as they are; what comes back within a time."""
+        with contextlib.suppress(OSError), self.site.connect() as s:
+            s.sendall(data)
+            time.sleep(wait)
+            s.settimeout(3)
+            with contextlib.suppress(OSError):
+                self.noted("raw", s.recv(65536))
+
+    def headers(self, which=""):
+        s = self.kept.section("proview")
+        basic = base64.b64encode(("talview:" + s["basic_password" + which]).encode()).decode()
+        return [("X-Proview-Secret", s["header_secret" + which]), ("Authorization", "Basic " + basic)]
+
+    def path(self, which=""):
+        return "/webhooks/proview/main/" + self.kept.of["proview", "path_token" + which]
+
+    def callback(self, which="", session=None):
+        return self.ask("POST", self.path(which), pack(callback(session or a_uuid())), self.headers(which))
+
+    def event(self, which="", body=None):
+        secret = self.kept.of["examjoint", "client_secret" + which]
+        return self.ask("POST", EXAMJOINT, pack(body or admitted(unique())),
+                        [("x-client-id", "acme-id"), ("x-client-secret", secret)])
+
+    def run(self, *arguments, but=(), **how):
+        done = self.site.examhook(*arguments, **how)
+        assert done.returncode >= 0, done
+        self.note_token()
+        text = done.stdout + done.stderr
+        assert not self.kept.names_in(text, but), (arguments, self.kept.names_in(text, but))
+        return done
+
+    def note_token(self):
+        """Talview's token is made by the stand-in; its one place says which it is."""
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(
+                sqlite3.connect(self.site.path("store/ratings/ratings.db"), timeout=5)) as db:
+            for (token,) in db.execute("SELECT token FROM logins"):
+                self.kept.add(token)
+
+    def unpause(self):
+        """As if nothing had ever gone wrong with a login."""
+        with contextlib.closing(sqlite3.connect(self.site.path("store/ratings/ratings.db"), timeout=5)) as db, db:
+            db.execute("UPDATE logins SET blocked_until = 0, failures = 0, error = NULL")
+
+    def control(self, **order):
+        data = json.dumps(order).encode()
+        context = support.ssl.create_default_context(cafile=self.site.path("talview/ca.pem"))
+        host, _, port = self.url[8:].partition(":")
+        connection = support.http.client.HTTPSConnection(host, int(port), context=context, timeout=20)
+        assert support.exchange(connection, "POST", "/control", data, []).status == 200
+
+    def rated(self, session):
+        return wait_for(lambda: any(row["session_uuid"] == session and row["state"] == "rated"
+                                    for row in self.site.rows("sessions", "--json")), 20)
+
+    # --- The search --------------------------------------------------------------------------------------
+
+    def own_places(self, path):
+        """The secrets that this file may have."""
+        inside = os.path.relpath(path, self.site.folder)
+        if inside == "examhook.conf" or inside.startswith(("secrets/", "credentials/")):
+            return self.kept.all()
+        if re.fullmatch(r"parts/\w+\.conf", inside):
+            role = os.path.basename(path)[:-5]
+            return [value for (section, name), value in self.kept.of.items()
+                    if section in ROLES[role] and (section == "examjoint" or (name in WORKERS) == (role == "worker"))]
+        if re.fullmatch(r"store/ratings/ratings\.db(-wal)?", inside):
+            return self.kept.extra
+        return ()
+
+    def search(self):
+        """Where secrets are that are not in their place."""
+        self.watcher.look()
+        found, names = [], set()
+        for path, content in written_files(self.site.folder):
+            names.add(os.path.relpath(path, self.site.folder))
+            found += [(os.path.relpath(path, self.site.folder), name)
+                      for name in self.kept.names_in(content, self.own_places(path))]
+        found += [(str(what), name) for what, answer in self.said for name in self.kept.names_in(answer)]
+        found += [("identity.key in " + os.path.relpath(path, self.site.folder),)
+                  for path in self.other_places_of_the_key()]
+        return found + sorted(self.watcher.found), names
+
+    def other_places_of_the_key(self):
+        own = self.site.path("store/examjoint/identity.key")
+        with open(own, "rb") as f:
+            key = f.read()
+        assert len(key) >= 32
+        looked_for = forms(key)
+        try:
+            looked_for += forms(bytes.fromhex(key.decode()))
+        except ValueError:
+            pass
+        return [path for path, content in written_files(self.site.folder)
+                if path != own and any(form in content for form in looked_for)]
+
+    def close(self):
+        self.watcher.ended.set()
+        self.watcher.join()
+        self.site.close()
+
+
+@pytest.fixture
+def make_world(monkeypatch, tmp_path):
+    """Temporary files of all programs are looked at too, and core files would be written if a program let them."""
+    if hardening.sanitized(os.path.join(BUILD, "examhook")) or WRAP:
+        pytest.skip("a sanitizer or valgrind keeps copies of a program's memory of its own")
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    made = []
+
+    def make(form="line", **how):
+        made.append(World(form, **how))
+        os.mkdir(made[-1].site.path("tmp"))
+        monkeypatch.setenv("TMPDIR", made[-1].site.path("tmp"))
+        return made[-1]
+    yield make
+    for one in made:
+        one.close()
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+def clean(world, *wanted):
+    """Nothing was found, and the search was made where there was something."""
+    found, names = world.search()
+    assert not found, found
+    assert set(wanted) <= names, set(wanted) - names
+    assert not [name for name in names if os.path.basename(name).startswith("core")]
+
+
+LOGS = ("log/examjoint.log", "log/proview.log", "log/nginx.log", "nginx/access.log")
+
+
+# --- The search itself ---
+
+def test_the_search_finds_what_is_hidden(tmp_path):
+    """In every encoding, wherever in a longer text, in a process of any kind."""
+    kept = Kept()
+    values = kept.all()
+    for value in values:
+        for before in ("", "x", "xy", "xyz: "):
+            text = (before + value + " and more").encode()
+            for content in (text, base64.b64encode(text), text.hex().encode(), text.hex().upper().encode()):
+                assert len(kept.names_in(content)) == 1, content
+        for content in (json.dumps(value), urllib.parse.quote(value, safe="")):
+            assert len(kept.names_in(content)) == 1, content
+    assert not kept.names_in("nothing of it, " + BEGIN)
+    watcher = Watcher(kept)
+    watcher.look()
+    assert not watcher.found
+    for words, env in ((["sh", "-c", "sleep 60; exit", values[0]], {}), (["sleep", "60"], {"SECRET": values[1]})):
+        process = subprocess.Popen(words, env={"PATH": os.environ["PATH"], **env}, cwd=tmp_path, start_new_session=True)
+        try:
+            found = wait_for(lambda: watcher.look() or set(watcher.found))
+            assert found, words
+            watcher.found.clear()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+# --- Everything that is asked ----------------------------------------------------------------------------------
+
+def every_request(w):
+    """The right ones, and what a vendor or anybody else could do wrong with the same secrets."""
+    s = w.kept.section("proview")
+    for which in ("", "_previous"):
+        assert w.event(which) == 200 and w.callback(which) == 200
+    assert w.event(body={"event": "verify_respondent", "exam_id": "e", "fields": fields("1001", "horse")}) == 200
+    client = [("x-client-id", "acme-id"), ("x-client-secret", w.kept.of["examjoint", "client_secret"])]
+    wrong = w.kept.of["examjoint", "client_secret"][:-1] + "x" # almost right
+    for headers in ([("x-client-id", client[1][1]), ("x-client-secret", client[1][1])], client[:1] + [(client[1][0], wrong)],
+                    client + client, [("x-client-secret", client[1][1])], client + [("Cookie", client[1][1])],
+                    client + [("User-Agent", client[1][1]), ("Referer", "https://x/" + client[1][1])]):
+        w.ask("POST", EXAMJOINT, b"{}", headers)
+    for body in (b"{", b"", b"\xff", b'{"event":7}', b" " * 70000, b'{"event":"x","fields":"' + s["password"].encode() + b'"}'):
+        w.ask("POST", EXAMJOINT, body, client)
+        w.ask("POST", w.path(), body, w.headers())
+    base, token = "/webhooks/proview/", s["path_token"]
+    for path in (token, "main/%s/more" % token, "main/%s?a=%s" % (token, token), "nobody/" + token, "main//" + token,
+                 "../proview/main/" + token, "main%2f" + token, "main/%" + token, "main/" + token + "x", "main?" + token,
+                 "main/" + token * 400, "main/" + token + "%00", "main/" + "".join("%%%02x" % ord(c) for c in token)):
+        for method in ("POST", "GET", "TRACE"):
+            w.ask(method, base + path, b"{}", w.headers())
+    w.ask("POST", w.path(), pack(callback(a_uuid())), [("X-Proview-Secret", s["path_token"])])
+    w.ask("POST", w.path(), pack(callback(a_uuid())), w.headers() + w.headers())
+    w.ask("POST", w.path(), pack(callback(a_uuid())), [("Authorization", "Bearer " + s["basic_password"])])
+    w.ask("POST", "/webhook/proview/main/" + token, b"{}")
+    w.ask("POST", "/" + token, b"{}")
+
+
+def every_malformed(w):
+    """What nginx refuses, cuts off or gives up waiting for: its error log would have the whole line."""
+    line = ("POST %s HTTP/1.1\r\nHost: x\r\n" % w.path()).encode()
+    head = line + b"".join(b"%s: %s\r\n" % (k.encode(), v.encode()) for k, v in w.headers())
+    for data in (line.replace(b"HTTP/1.1", b"HTTP/9.9"), line.replace(b"HTTP/1.1", b""), line.replace(b"POST", b"PO ST"),
+                 line.replace(b"POST", b"\x01"), line + b"Host: y\r\n\r\n", line + b"bad header\r\n\r\n", head + b": x\r\n\r\n",
+                 line.replace(b"Host: x", b"Host: a b") + b"\r\n", line.replace(b"Host: x\r\n", b"") + b"\r\n",
+                 line + b"Content-Length: -1\r\n\r\n", line + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                 line + b"Transfer-Encoding: gzip\r\n\r\n", line + b"Content-Length: 999999999999\r\n\r\n",
+                 head + b"X: " + b"y" * 9000 + b"\r\n\r\n", head + b"X: " + b"y" * 90000 + b"\r\n\r\n",
+                 line.replace(b" HTTP", b"z" * 9000 + b" HTTP") + b"\r\n", line.replace(b"/webhooks", b"http://%%/webhooks") + b"\r\n",
+                 head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", head + b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n" + b"x" * 99999,
+                 head + b"Expect: 100-continue\r\nContent-Length: 99999\r\n\r\n", head + b"\0\r\n\r\n"):
+        w.raw(data)
+    w.raw(line, wait=1.5) # its headers stop
+    w.raw(head + b"Content-Length: 100\r\n\r\nx", wait=1.5) # its body stops
+    # In the clear to the port of TLS.
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", w.site.port), 5) as s:
+        s.sendall(head + b"\r\n")
+        w.noted("plain", s.recv(65536))
+    # More than the limit of requests; then as many as before may come again.
+    statuses = {w.ask("POST", w.path(), b"{}", w.headers()) for _ in range(60)}
+    assert 429 in statuses, statuses
+    time.sleep(2)
+
+
+def upstream_faults(w):
+    """The program is down, hangs, and dies with the request in its hands."""
+    for name, ask in (("proview", w.callback), ("examjoint", w.event)):
+        part = w.site.parts[name]
+        part.process.send_signal(signal.SIGSTOP)
+        assert ask() == 503
+        stopped = threading.Thread(target=ask)
+        stopped.start()
+        time.sleep(0.2)
+        part.process.kill()
+        part.process.send_signal(signal.SIGCONT)
+        stopped.join()
+        part.process.wait()
+        assert ask() == 503
+        w.site.parts.pop(name)
+        w.site.start_program(name)
+        assert ask() == 200
+
+
+def operator(w, folder):
+    """Whatever the operator's command shows or writes."""
+    for words in (["config"], ["check"], ["check", "--json"], ["check", "--full"], ["events"], ["events", "--json"],
+                  ["events", "--quarantined"], ["sessions"], ["sessions", "--json"], ["export"], ["export", "--format", "csv"],
+                  ["respondent", "1001"], ["respondent", "1001", "--json"], ["roster", "list"], ["roster", "list", "--json"],
+                  ["unlock", "1001"], ["retry", "--parked"], ["backup", w.site.path(folder)], ["purge", "--older-than", "1"],
+                  ["work", "--once", "--budget", "3"], ["check", "--online"], ["migrate"]):
+        w.run(*words)
+    for row in w.site.rows("events", "--json", "--quarantined")[:3]:
+        w.run("replay", row["id"])
+    os.makedirs(w.site.path("parts"), mode=0o700, exist_ok=True)
+    for role in ROLES:
+        done = w.site.examhook("config", "--for", role)
+        assert done.returncode == 0, done.stderr
+        with open(os.open(w.site.path("parts", role + ".conf"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w",
+                  encoding="utf-8") as f:
+            f.write(done.stdout)
+        own = w.own_places(w.site.path("parts", role + ".conf"))
+        assert own and all(any(form in done.stdout.encode() for form in forms(value)) for value in own), role
+        assert not w.kept.names_in(done.stderr)
+
+
+@pytest.mark.parametrize("form", ["line", "file", "hex"])
+def test_asked_in_every_way(make_world, form):
+    w = make_world(form)
+    w.site.start_worker()
+    session = a_uuid()
+    assert w.callback(session=session) == 200
+    assert w.rated(session), w.site.parts["worker"].log()
+    w.note_token()
+    assert w.kept.extra, "the worker logged in, so there is a token"
+    every_request(w)
+    if form == "line":
+        every_malformed(w)
+        upstream_faults(w)
+    operator(w, "backup")
+    clean(w, *LOGS, "log/worker.log", "store/ratings/ratings.db", "backup/ratings/ratings.db", "parts/worker.conf",
+          "store/proview/callbacks.db", "store/examjoint/events.db", "store/roster/roster.db")
+    assert {b"examjoint.fcgi", b"proview.fcgi", b"examhook", b"nginx: worker process"} <= w.watcher.seen, w.watcher.seen
+    # The search finds what there is.
+    assert w.kept.extra[-1].encode() in b"".join(
+        content for path, content in written_files(w.site.path("store/ratings")) if "ratings.db" in path)
+
+
+def test_a_new_secret_option_is_among_them():
+    """The table is read as it is written today: all of its secrets, each in one of the two kinds of account."""
+    found = secret_options()
+    with open(os.path.join(TOP, "common/config_options.c"), encoding="utf-8") as f:
+        assert len(found) == f.read().count("CONFIG_SECRET_VALUE") > 10
+    assert {section for section, _ in found} == {"examjoint", "proview"}
+    with open(os.path.join(TOP, "common/config_options.c"), encoding="utf-8") as f:
+        named = re.findall(r'\{"(\w+)", "(\w*(?:secret|password|token|key)\w*)", (\w+)', f.read())
+    assert {(s, n) for s, n, kind in named} <= set(found), "a secret by its name, and not by its type"
+
+
+# --- Talview ----------------------------------------------------------------------------------------------------
+
+def echoes(w):
+    """Answers of a Talview that says back what it was sent, in every part of an answer."""
+    said = "%s %s %s %s" % tuple([*(w.kept.of["proview", name] for name in WORKERS), (w.kept.extra or ["none"])[-1]])
+    for status in (200, 302, 401, 403, 404, 422, 429, 500):
+        yield {"status": status, "body": said, "retry_after": said, "content_type": said,
+               "headers": {"Location": "https://127.0.0.1:1/?" + said.replace(" ", "+"), "WWW-Authenticate": said, "X": said}}
+    yield {"body": json.dumps({"access_token": said + "\n", "refresh_token": said, "expires_in": 3600})}
+    yield {"body": json.dumps({"access_token": 7, "refresh_token": said, "error": said})}
+    yield {"body": '{"access_token": "%s' % said}
+    yield {"cut": 7, "body": said}
+    yield {"vanish": True}
+    yield {"headers": {"Broken\r\n" + said: "x"}, "body": said}
+    yield {"body": said * 1500}
+
+
+def test_a_talview_that_says_back_what_it_was_sent(make_world):
+    w = make_world()
+    session, refresh = a_uuid(), w.kept.add(canary())
+    assert w.callback(session=session) == 200
+    w.run("work", "--once", "--budget", "5")
+    assert w.kept.extra[-1] != refresh, "no token was stored"
+    for n, rule in enumerate(echoes(w)):
+        w.control(login=rule, sessions={session: rule}, default=rule)
+        if n % 3 == 0:
+            w.site.ok("retry", session)
+        w.run("work", "--once", "--budget", "1")
+        w.control(login={}, forget_tokens=True)
+        w.control(login=rule)
+        w.unpause()
+        w.run("check", "--online")
+        w.run("sessions")
+        w.run("sessions", "--json")
+    # As it came from a login.
+    w.control(reset=True, login={"body": {"access_token": w.kept.add(canary()), "refresh_token": refresh,
+                                          "expires_in": 3600}})
+    w.unpause()
+    assert "accepted the login" in w.run("check", "--online").stdout
+    # refresh_token is for nobody: not even for ratings.db.
+    assert not any(form in content for path, content in written_files(w.site.path("store")) for form in forms(refresh))
+    clean(w, "store/ratings/ratings.db")
+
+
+def test_a_talview_that_cannot_be_reached(make_world):
+    """No authority, no TLS, nobody there, a proxy: what libcurl says of it quotes nothing."""
+    w = make_world()
+    session = a_uuid()
+    assert w.callback(session=session) == 200
+    w.write(ca=False)
+    assert "certificate" in w.run("check", "--online").stdout
+    w.run("work", "--once", "--budget", "2")
+    proxy = Proxy()
+    proxy.start()
+    plain = socket.create_server(("127.0.0.1", 0)) # no TLS, and no answer
+    try:
+        w.write(worker="proxy = http://127.0.0.1:%d" % proxy.port)
+        w.unpause()
+        w.run("check", "--online")
+        w.run("work", "--once", "--budget", "2")
+        assert proxy.sent.startswith(b"CONNECT ")
+        assert not w.kept.names_in(proxy.sent)
+        for login in ("https://127.0.0.1:%d/v1/user/login" % plain.getsockname()[1], "https://127.0.0.1:1/login"):
+            w.write(login=login)
+            w.unpause()
+            w.run("check", "--online")
+            w.run("work", "--once", "--budget", "2")
+    finally:
+        proxy.close()
+        plain.close()
+    # A secret has no place in an address: it would be shown by `config` and logged by proxies.
+    for worker in ("proxy = http://user:%s@127.0.0.1:1", "proxy = http://127.0.0.1:1/?%s"):
+        w.write(worker=worker % w.kept.add(canary()))
+        assert w.run("check").returncode != 0
+    clean(w, "store/ratings/ratings.db")
+
+
+# --- Faults -----------------------------------------------------------------------------------------------------
+
+def wrong_configurations(w):
+    """What an operator may get wrong on a line with a secret. What stands in a section's or an option's name, or in the value
+    of an option that is no secret (basic_user), is quoted in messages: nobody could mend it else."""
+    for (section, name), value in w.kept.of.items():
+        for line in ("%s %s" % (name, value), "%s_ = %s" % (name, value), value, "%s_hex = %sg" % (name, value),
+                     "%s_hex = %s0" % (name, value.encode().hex()), "%s = %s\n%s = %s" % (name, value, name, value),
+                     "%s = %s%s" % (name, value, "x" * 5000), "%s = %s \\\n continued" % (name, value),
+                     "%s = %s\n  %s" % (name, value, value), "%s = %s\x01" % (name, value), "%s = %s\0" % (name, value),
+                     "%s = %s\n[%s_ x]" % (name, value, section), "%s = %s\n%s_file = /x" % (name, value, name),
+                     "%s = \xff%s" % (name, value), "%s = %s /%s" % (name, value, value)):
+            yield "[%s other]\n%s\n" % (section, line)
+            if name == "password": # a secret of another section
+                yield "[log]\n%s\n" % line
+
+
+def test_wrong_configurations_quote_no_secret(make_world):
+    """Read by the command, by each program at its start, and by the running ones at SIGHUP."""
+    w = make_world()
+    refused, quoted = 0, []
+    texts = list(wrong_configurations(w))
+    for n, text in enumerate(texts):
+        w.write(behind=text)
+        done = w.site.examhook("config", "--for", ("examjoint", "proview", "worker")[n % 3])
+        refused += done.returncode != 0
+        if w.kept.names_in(done.stderr):
+            quoted.append((text, done.stderr))
+        if n % 20 == 0:
+            for name in ("examjoint", "proview"):
+                w.site.parts[name].process.send_signal(signal.SIGHUP)
+            w.run("check")
+    assert refused > len(texts) * 0.8, (refused, len(texts))
+    assert not quoted, quoted[:5]
+    w.write()
+    assert w.event() == 200
+    clean(w, *LOGS)
+
+
+def ended_by(part, number):
+    """Sends a signal that dumps core; whether a core was dumped."""
+    os.kill(part.process.pid, number)
+    _, status = os.waitpid(part.process.pid, 0)
+    part.process.returncode = -number
+    assert os.WIFSIGNALED(status)
+    return os.WCOREDUMP(status)
+
+
+def test_no_core_of_anything_that_knows_a_secret(make_world):
+    w = make_world()
+    other = support.Part("sleep", ["sleep", "60"], w.site.folder)
+    if not ended_by(other, signal.SIGABRT):
+        pytest.skip("nobody leaves a core file on this machine")
+    for _, _, names in os.walk(w.site.folder):
+        for name in [n for n in names if n.startswith("core")]:
+            os.remove(w.site.path(name))
+    w.site.start_worker()
+    session = a_uuid()
+    assert w.callback(session=session) == 200 and w.event() == 200 and w.rated(session)
+    w.control(login={"delay": 20}, default={"delay": 20})
+    command = [os.path.join(BUILD, "examhook"), "--config", w.site.conf_path]
+    for name, words in (("online", ["check", "--online"]), ("follow", ["events", "--follow"])):
+        w.site.parts[name] = support.Part(name, [*command, *words], w.site.folder)
+    time.sleep(1)
+    for name, number in (("examjoint", signal.SIGABRT), ("proview", signal.SIGSEGV), ("worker", signal.SIGQUIT),
+                         ("online", signal.SIGABRT), ("follow", signal.SIGBUS)):
+        assert not ended_by(w.site.parts.pop(name), number), name
+    clean(w, *LOGS)
+
+
+def test_killed_and_begun_again(make_world):
+    w = make_world("file")
+    for _ in range(4):
+        w.site.start_worker()
+        threads = [threading.Thread(target=ask) for ask in (w.event, w.callback) * 8]
+        for thread in threads:
+            thread.start()
+        time.sleep(secrets.randbelow(100) / 500)
+        for name in ("examjoint", "proview", "worker"):
+            part = w.site.parts.pop(name)
+            part.process.kill()
+            part.process.wait()
+        for thread in threads:
+            thread.join()
+        w.note_token()
+        w.site.start_program("examjoint")
+        w.site.start_program("proview")
+    assert w.event() == 200 and w.callback() == 200
+    clean(w, *LOGS)
+
+
+@pytest.mark.parametrize("fault", ["EIO", "ENOSPC"])
+def test_a_disk_that_fails_under_all_four_files(make_world, fault):
+    if not shutil.which("strace"):
+        pytest.skip("not installed: strace")
+    w = make_world()
+    w.site.stop("examjoint")
+    w.site.stop("proview")
+    before, support.WRAP = support.WRAP, [
+        "strace", "-D", "-qq", "-f", "-o", "/dev/null", "-e", "trace=pwrite64,fsync,fdatasync,ftruncate",
+        "-e", "inject=pwrite64,fsync,fdatasync:error=%s:when=20+3" % fault]
+    try:
+        w.site.start_program("examjoint")
+        w.site.start_program("proview")
+        statuses = {ask() for _ in range(25) for ask in (w.event, w.callback)}
+        assert 503 in statuses, statuses
+        for words in (["work", "--once", "--budget", "3"], ["roster", "import", w.site.path("r.csv"), "--account", "acme"],
+                      ["backup", w.site.path("copy")], ["purge", "--older-than", "1"]):
+            with open(w.site.path("r.csv"), "w", encoding="ascii") as f:
+                f.write(ROSTER)
+            w.run(*words)
+    finally:
+        support.WRAP = before
+    clean(w, *LOGS)
+
+
+def test_a_store_that_somebody_else_holds(make_world):
+    w = make_world()
+    with contextlib.ExitStack() as held:
+        for name in ("examjoint/events.lock", "proview/callbacks.lock", "ratings/ratings.lock", "roster/roster.lock"):
+            path = w.site.path("store", name)
+            if os.path.exists(path):
+                fcntl.flock(held.enter_context(open(path, "rb")), fcntl.LOCK_EX)
+        assert w.event() == 503 and w.callback() == 503
+        for words in (["work", "--once", "--budget", "2"], ["retry", "--parked"], ["check"]):
+            w.run(*words)
+    clean(w, *LOGS)
