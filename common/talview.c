@@ -13,6 +13,7 @@
 #include "json.h"
 
 #define CA_FILE_MAX (4 * 1024 * 1024) /* a bundle of authorities is a few hundred KiB */
+#define SENDS_MOST 2                  /* once, and again where a kept connection had ended */
 #define SLOW_BYTES_S 16L              /* slower than this for two thirds of the time limit: given up */
 
 static const char *const OUTCOME_WORDS[] = {
@@ -333,6 +334,7 @@ struct transfer {
     struct buf post; /* the login request */
     struct buf body;
     size_t body_max, headers_len;
+    int sends;
     bool too_large;
     int64_t retry_after_ms;
     char error[CURL_ERROR_SIZE];
@@ -669,10 +671,23 @@ static bool set_route(CURL *easy, const char *url, const char *proxy)
            curl_easy_setopt(easy, CURLOPT_USERAGENT, "examhook") == CURLE_OK;
 }
 
+/* Where kept connections end without an answer, libcurl by itself sends it again, up to five times. */
+static int on_send(void *context, char *to, char *from, int to_port, int from_port)
+{
+    struct transfer *transfer = context;
+    (void)to;
+    (void)from;
+    (void)to_port;
+    (void)from_port;
+    return transfer->sends++ < SENDS_MOST ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+
 static bool set_callbacks(struct transfer *transfer)
 {
     CURL *easy = transfer->easy;
-    return curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
+    return curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_send) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
            curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer) == CURLE_OK &&
            curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK &&
            curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer) == CURLE_OK &&
@@ -857,7 +872,9 @@ static void read_reply(struct transfer *transfer, CURLcode code, struct talview_
     }
     if (code != CURLE_OK) {
         reply->outcome = outcome_of_curl(code);
-        set_detail(reply, transfer->error[0] ? transfer->error : curl_easy_strerror(code));
+        set_detail(reply, transfer->sends > SENDS_MOST ? "connections end without an answer"
+                          : transfer->error[0]         ? transfer->error
+                                                       : curl_easy_strerror(code));
         return;
     }
     curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &reply->http_status);

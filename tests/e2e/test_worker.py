@@ -517,6 +517,22 @@ def test_a_rated_session_stays_rated_when_talview_fails(world):
     assert row["state"] == "rated" and row["rating"] == "high" and row["last_error"].startswith("server_error")
 
 
+def test_connections_that_end_without_an_answer_cost_two_calls_at_most(world):
+    """libcurl sends a GET again by itself, up to five times, where kept connections end like that."""
+    w = world({"retry_first": "1s"})
+    before = w.callbacks(12)
+    w.control(default={"delay": 0.3})
+    w.daemon()
+    wait_for(lambda: w.in_state(*before))
+    w.control(default={"vanish": True})
+    one = w.callback()
+    wait_for(lambda: (w.session(one) or {}).get("attempts") == 1, every=0.02)
+    first = w.counts()["by_uuid"].get(one, 0)
+    wait_for(lambda: w.session(one)["attempts"] == 3)
+    assert first <= 2 and w.counts()["by_uuid"][one] <= 6
+    assert w.session(one)["last_error"].startswith("connection_cut")
+
+
 def test_a_certificate_that_nobody_vouches_for(world):
     w = world(accounts={"main": {"ca_file": None}})
     one = w.callback()
