@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "log.h"
 
 /* How long to rest between two tries for the lock. Asking more often costs the holder more than it gains the
    one who waits: with three writers that never pause, half of what they got done. */
@@ -404,8 +405,10 @@ enum store_status store_file_lock(struct store *store, struct store_file *file)
         if (status != STORE_OK)
             return status;
         if (flock(file->lock_fd, LOCK_EX | LOCK_NB) == 0) {
-            if (lock_is_there(file))
+            if (lock_is_there(file)) {
+                file->locked = true;
                 return STORE_OK;
+            }
             close(file->lock_fd);
             file->lock_fd = -1;
         } else if (errno != EWOULDBLOCK && errno != EINTR) {
@@ -423,6 +426,7 @@ void store_file_unlock(struct store_file *file)
 {
     if (file->lock_fd >= 0)
         flock(file->lock_fd, LOCK_UN);
+    file->locked = false;
 }
 
 /* --- Connections -------------------------------------------------------------------------------------------
@@ -460,6 +464,106 @@ enum store_status store_number(struct store *store, struct store_file *file, con
         status = store_fail(store, file, "reading");
     sqlite3_finalize(statement);
     return status;
+}
+
+/* --- Files that go away under a connection --- */
+
+static bool same_inode(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* The file of this ending ("-wal") beside the store. */
+static bool beside(const struct store_file *file, const char *ending, struct stat *there)
+{
+    struct buf path = BUF_INIT;
+    buf_addf(&path, "%s%s", file->path, ending);
+    bool found = stat(buf_str(&path), there) == 0;
+    buf_release(&path);
+    return found;
+}
+
+static void note_log(struct store_file *file)
+{
+    if (!file->wal || !beside(file, "-wal", &file->seen_log))
+        file->seen_log.st_ino = 0;
+    if (!file->wal || !beside(file, "-shm", &file->seen_index))
+        file->seen_index.st_ino = 0;
+}
+
+/* What the connection has open is what others find. */
+static bool store_is_there(struct store_file *file)
+{
+    struct stat now;
+    if (stat(file->path, &now) != 0 || !same_inode(&now, &file->seen) || now.st_size < file->seen.st_size)
+        return false;
+    file->seen.st_size = now.st_size;
+    return true;
+}
+
+static bool log_file_is_there(const struct store_file *file)
+{
+    struct stat now;
+    return file->seen_log.st_ino == 0 || (beside(file, "-wal", &now) && same_inode(&now, &file->seen_log));
+}
+
+static bool files_are_there(struct store_file *file)
+{
+    struct stat now;
+    return store_is_there(file) && log_file_is_there(file) &&
+           (file->seen_index.st_ino == 0 ||
+            (beside(file, "-shm", &now) && same_inode(&now, &file->seen_index)));
+}
+
+/* A log beside a file that it does not belong to would be taken for that one's: it goes out of the way. */
+static void put_log_aside(const struct store_file *file)
+{
+    struct stat now;
+    struct buf from = BUF_INIT, to = BUF_INIT;
+    if (stat(file->path, &now) == 0 && !same_inode(&now, &file->seen) && log_file_is_there(file)) {
+        buf_addf(&from, "%s-wal", file->path);
+        buf_addf(&to, "%s-wal.left-%lld", file->path, (long long)clock_now_ms());
+        if (rename(buf_str(&from), buf_str(&to)) == 0)
+            log_warn("the log of the file that was there before is kept", LOG_S("path", buf_str(&to)));
+    }
+    buf_release(&from);
+    buf_release(&to);
+}
+
+/*
+ * Somebody removed, moved, cut or replaced a file that we have open. What lies in the log as we have it was
+ * accepted: it goes into the store as we have it, wherever that is now. Under the lock, as every checkpoint;
+ * not where another has begun a log of its own since, which is newer.
+ */
+static void rescue(struct store_file *file)
+{
+    struct stat log;
+    if (!file->locked || !file->db || !file->wal || file->suspect ||
+        (store_is_there(file) && log_file_is_there(file)))
+        return;
+    bool another = !log_file_is_there(file) && beside(file, "-wal", &log) && log.st_size > 0;
+    sqlite3_busy_timeout(file->db, 0);
+    int code = another ? SQLITE_BUSY
+                       : sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    log_error("a file of the store was removed, cut or replaced while it was in use",
+              LOG_S("path", file->path),
+              LOG_S("log", code == SQLITE_OK ? "moved into the store that was open" : "could not be saved"));
+    put_log_aside(file);
+}
+
+enum store_status store_file_orphaned_log(struct store *store, const struct store_file *file)
+{
+    struct stat there;
+    bool gone = lstat(file->path, &there) != 0;
+    if (gone ? errno != ENOENT : there.st_size > 0)
+        return STORE_OK;
+    if (!beside(file, "-wal", &there) || there.st_size == 0)
+        return STORE_OK;
+    return store_say(
+        store, STORE_CORRUPT,
+        "%s is %s, but its write-ahead log is there: %s-wal holds what was stored last; put back "
+        "the file that it belongs to, or move it away",
+        file->path, gone ? "gone" : "empty", file->path);
 }
 
 static enum store_status look_at_journal(struct store *store, struct store_file *file)
@@ -556,6 +660,8 @@ enum store_status store_file_connect_any(struct store *store, struct store_file 
 {
     store_file_disconnect(file);
     struct stat seen;
+    if (store_file_orphaned_log(store, file) != STORE_OK)
+        return STORE_CORRUPT;
     if (lstat(file->path, &seen) != 0)
         return store_say_errno(store, file->path);
     if (!S_ISREG(seen.st_mode))
@@ -575,6 +681,7 @@ enum store_status store_file_connect_any(struct store *store, struct store_file 
         return status;
     }
     file->seen = seen;
+    note_log(file);
     file->wal_frames = 0;
     file->wal_tried = 0;
     return STORE_OK;
@@ -583,6 +690,11 @@ enum store_status store_file_connect_any(struct store *store, struct store_file 
 static enum store_status judge_version(struct store *store, const struct store_file *file, int64_t version)
 {
     const char *label = store_file_label(file->area);
+    if (version == 0 && file->seen.st_size == 0)
+        return store_say(store, STORE_MISSING,
+                         "%s is empty: not migrated yet, or cut off; put back a backup, or run examhook "
+                         "migrate for a new one",
+                         label);
     if (version < STORE_SCHEMA)
         return store_say(store, STORE_OLD, "%s has schema %lld, this program wants %d: run examhook migrate",
                          label, (long long)version, STORE_SCHEMA);
@@ -631,13 +743,12 @@ enum store_status store_file_ready(struct store *store, struct store_file *file)
     if (store->round == file)
         return STORE_OK;
     leave_room_for_a_checkpoint(file);
-    struct stat named;
-    if (file->db && !file->suspect && stat(file->path, &named) == 0 && named.st_dev == file->seen.st_dev &&
-        named.st_ino == file->seen.st_ino)
+    if (file->db && !file->suspect && files_are_there(file))
         return STORE_OK;
     /* Not under the feet of a listing whose listener asks for more. */
     if (file->db && is_being_read(file))
         return STORE_OK;
+    rescue(file);
     return store_file_connect(store, file, file->writable);
 }
 

@@ -51,12 +51,15 @@ struct store_file {
     bool writable;
     bool suspect;   /* an I/O error was seen: the connection is made anew before it is used again */
     bool wal;       /* else a rollback journal */
+    bool locked;    /* we hold the flock */
     int lock_fd;    /* -1: not open; flocked while a round runs */
     int wal_frames; /* in the log after the last commit of ours */
     int wal_tried;  /* the frames there were when a checkpoint was last tried in vain */
     int page_bytes;
     sqlite3_stmt *statements[STORE_STATEMENTS];
-    struct stat seen; /* the file that is open, to notice another put in its place */
+    /* The files that are open, to notice that one was removed, cut or replaced: the store, and (st_ino 0: not
+       seen) its write-ahead log with its index, of which SQLite never looks again whether they are there. */
+    struct stat seen, seen_log, seen_index;
 };
 
 struct store {
@@ -84,13 +87,16 @@ enum store_status store_file_connect(struct store *store, struct store_file *fil
 /* The same for a file of any schema version, which it gives: 0 for one that is empty. */
 enum store_status store_file_connect_any(struct store *store, struct store_file *file, bool writable,
                                          int64_t *version);
+/* STORE_CORRUPT where the file is gone or empty but its write-ahead log is there: that holds what was stored
+ * last, and SQLite would delete it. */
+enum store_status store_file_orphaned_log(struct store *store, const struct store_file *file);
 /* The one number that this SQL gives. */
 enum store_status store_number(struct store *store, struct store_file *file, const char *sql,
                                int64_t *number);
 /* Finalizes the statements and closes the connection; the lock stays as it is. */
 void store_file_disconnect(struct store_file *file);
-/* Before a read outside a round: connects where need be (first use, after an I/O error, another file put in
-   its place). */
+/* Before a read outside a round: connects where need be (first use, after an I/O error, a file removed, cut
+   or put in its place). */
 enum store_status store_file_ready(struct store *store, struct store_file *file);
 /* The flock beside the file; waits for store->lock_wait_ms at most. */
 enum store_status store_file_lock(struct store *store, struct store_file *file);

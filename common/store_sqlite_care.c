@@ -442,6 +442,7 @@ static const char *advice_for(enum store_status status)
 {
     switch (status) {
     case STORE_MISSING:
+        return "run `examhook migrate`; if there was a store before, put back a backup first";
     case STORE_OLD:
         return "run `examhook migrate`";
     case STORE_NEW:

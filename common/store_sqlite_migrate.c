@@ -249,6 +249,8 @@ static enum store_status migrate_file(struct store *store, struct store_file *fi
     if (file->area == STORE_ROSTER)
         return migrate_roster(store, file, version);
     struct stat there;
+    if (store_file_orphaned_log(store, file) != STORE_OK)
+        return STORE_CORRUPT;
     if (lstat(file->path, &there) != 0 && !store_file_create(file->path, STORE_FILE_MODE(file->area)))
         return store_say_errno(store, file->path);
     enum store_status status = store_file_connect_any(store, file, true, version);
@@ -264,6 +266,9 @@ static enum store_status migrate_area(struct store *store, struct store_file *fi
     const char *label = store_file_label(file->area);
     int64_t version = 0;
     bool made_key = false;
+    /* An area's lock is older than its file, and outlives it. */
+    struct stat there;
+    bool anew = lstat(file->path, &there) != 0 && stat(file->lock_path, &there) == 0;
     enum store_status status = make_folders(store, file);
     if (status == STORE_OK)
         status = store_file_lock(store, file);
@@ -283,6 +288,8 @@ static enum store_status migrate_area(struct store *store, struct store_file *fi
     if (status != STORE_OK)
         return status;
     const char *journal = file->area == STORE_ROSTER || wal ? "" : ", with a rollback journal";
+    if (anew)
+        buf_addf(said, "%s: the one that was here before is gone\n", label);
     if (version == 0)
         buf_addf(said, "%s: created with schema %d%s\n", label, STORE_SCHEMA, journal);
     else if (version > STORE_SCHEMA)

@@ -277,7 +277,7 @@ static void what_is_no_store_is_refused(void **state)
     assert_int_equal(store_migrate(scratch->url, &said), STORE_CORRUPT);
     /* A file of somebody else's is not written to. */
     assert_int_equal(truncate(path_in(scratch, "proview/callbacks.db"), 0), 0);
-    assert_int_equal(try_open(scratch, STORE_PROVIEW, 0), STORE_OLD);
+    assert_int_equal(try_open(scratch, STORE_PROVIEW, 0), STORE_MISSING);
     raw_sql(scratch, "proview/callbacks.db", "CREATE TABLE theirs(a)");
     assert_int_equal(store_migrate(scratch->url, &said), STORE_CORRUPT);
     assert_int_equal(raw_number(scratch, "proview/callbacks.db", "SELECT count(*) FROM sqlite_schema"), 1);
