@@ -19,6 +19,9 @@ may differ by --limit percent from that of `unknown`. So may those of a throttle
 identity, whose answers cost no hash. Beside it, without a limit: a candidate whose hash is of another kind than most
 of the roster's, against whom `unknown` must look different; a measurement that does not see that sees nothing.
 
+A busy machine moves medians too, but not twice in the same way: where one is beyond its limit, all is measured again, up to
+three times, and only what is beyond it each time and on the same side counts.
+
 The last line is `timing: secret comparison |t| N (leaky control N), unknown/known median N`; the exit status is 1
 when a limit is passed or a control sees no leak.
 """
@@ -60,6 +63,8 @@ HASHES = {
 KINDS = ("unknown", "known", "other exam", "closed")
 THROTTLED = ("throttled unknown", "throttled known")
 OTHER = "another kind of hash"
+THROTTLED_MORE = 5 # they cost little
+MEASURED_MOST = 3
 
 
 def compared(calls):
@@ -137,7 +142,7 @@ def answers(tries, kind):
             for name in THROTTLED:
                 asker.ask(NAMES[name])
         times = rounds(asker, tries, [*KINDS, OTHER])
-        times.update(rounds(asker, tries, list(THROTTLED)))
+        times.update(rounds(asker, tries * THROTTLED_MORE, list(THROTTLED)))
     finally:
         site.close()
     return {name: statistics.median(values) for name, values in times.items()}
@@ -158,12 +163,18 @@ def main():
     args = parser.parse_args()
 
     t = compared(args.calls)
-    medians = answers(args.tries, args.hash)
-    ratios = {name: ratio_of(medians, name, "unknown") for name in KINDS}
-    ratios["throttled"] = ratio_of(medians, "throttled known", "throttled unknown")
-    control = ratio_of(medians, OTHER, "unknown")
+    beyond = None
+    for _ in range(MEASURED_MOST):
+        medians = answers(args.tries, args.hash)
+        ratios = {name: ratio_of(medians, name, "unknown") for name in KINDS}
+        ratios["throttled"] = ratio_of(medians, "throttled known", "throttled unknown")
+        control = ratio_of(medians, OTHER, "unknown")
+        now = {(name, ratio > 1) for name, ratio in ratios.items() if abs(ratio - 1) * 100 > args.limit}
+        beyond = now if beyond is None else beyond & now
+        if not beyond:
+            break
     leaky, real = abs(t["bytes"]), max(abs(t["secret_check"]), abs(t["secret_equal"]))
-    wrong = ["%s: %.3f" % (name, ratio) for name, ratio in ratios.items() if abs(ratio - 1) * 100 > args.limit]
+    wrong = ["%s: %.3f" % (name, ratios[name]) for name, _ in sorted(beyond)]
     if real >= T_LIMIT:
         wrong.append("the comparison of secrets: |t| %.1f" % real)
     if leaky < T_LIMIT or abs(control - 1) * 100 <= args.limit:
