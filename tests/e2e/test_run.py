@@ -102,6 +102,25 @@ def test_the_pasted_commands(folder):
     assert not processes_of(folder)
 
 
+def test_no_secret_is_on_a_command_line(folder):
+    """Nor in an environment: of all that is started until everything is up, however short it lives."""
+    if not shutil.which("strace"):
+        pytest.skip("not installed: strace")
+    port, trace = str(free_port()), os.path.join(folder, "trace")
+    run = Run(["strace", "-D", "-f", "-qq", "-v", "-s", "100000", "-e", "trace=execve", "-e", "signal=none", "-o", trace,
+               os.path.join(TOP, "deploy/run")], PORT=port, DIR=folder)
+    try:
+        run.ready()
+        with open(os.path.join(folder, "conf/examhook.conf"), encoding="utf-8") as conf:
+            secrets = re.findall(r"^(client_secret|password|path_token) = (\S+)", conf.read(), re.M)
+    finally:
+        assert run.end(signal.SIGTERM) == 0
+    with open(trace, encoding="utf-8") as f:
+        started = f.read()
+    assert len(secrets) == 3 and started.count("execve(") > 20 and "proview.fcgi" in started
+    assert not [name for name, value in secrets if value in started]
+
+
 def test_ctrl_c_and_a_second_run(folder):
     """Ctrl-C goes to the whole group. The second run has the same secrets and data."""
     port = str(free_port())
