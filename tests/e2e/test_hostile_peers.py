@@ -450,12 +450,11 @@ class Mutator:
     def mutate(self, records):
         chance, at = self.chance, self.chance.randrange(len(records))
         what = chance.randrange(8)
+        damaged = bytearray(records[at]) or bytearray(8)
         if what == 0: # a header's byte
-            damaged = bytearray(records[at])
-            damaged[chance.randrange(8)] = chance.choice((0, 1, 2, 9, 127, 128, 255, chance.randrange(256)))
+            damaged[chance.randrange(min(8, len(damaged)))] = chance.choice((0, 1, 2, 9, 128, 255, chance.randrange(256)))
             records[at] = bytes(damaged)
         elif what == 1: # any byte
-            damaged = bytearray(records[at])
             damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
             records[at] = bytes(damaged)
         elif what == 2:
