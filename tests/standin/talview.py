@@ -13,14 +13,26 @@ otherwise:
         token_lifetime: SECONDS   how long tokens given from now on are valid
         expire_tokens: true       every token given so far is expired (403)
         forget_tokens: true       every token given so far is unknown (401)
-    GET /control/log       the calls made: time, method, path, connection (a number), status; never a token
+        connections: {tls: FAULT, seconds: N}   what becomes of new connections, for so long (/control is not to be
+                                  had either then); those that are open end with their next answer. FAULT: untrusted,
+                                  expired, other_name (certificates), plain (HTTP without TLS), garbage, silent (the
+                                  handshake is never answered), half (it stops in the middle), reset
+    GET /control/log       the calls made: time, took, method, path, connection (a number), status, note, said (the rating); never a token.
+                           Of a connection that came to nothing: method TLS, the fault as the path
     GET /control/counts    logins, sessions, by_uuid, connections, peak (most calls at one time)
 
 A RULE is an object; it holds for every call, or with `steps` (a list of rules) the n-th call gets the n-th, and
 the last one stays. Members:
     status, body (text, or JSON), headers: {}, retry_after (seconds or text), content_type
     delay: SECONDS before the answer; drip: {bytes, every}; cut: send so many bytes, then close
+    short: send so many bytes, then close in order; stall: {after: BYTES, seconds}, then close
+    slow_head: SECONDS between the lines of the head; close: true    the connection ends with the answer
     vanish: true              the connection is closed without an answer
+    raw: TEXT                 in place of all of the answer, head included
+    truncate: N               the text of the body ends N bytes early, in a whole answer
+    deep: N                   a member with so many lists in one another
+    kill: PID                 gets a SIGKILL as soon as the last byte is sent
+    note: TEXT                for the log
     oversize: BYTES of body (chunked: true hides the length); malformed: true; chunked: true
     success: false            200 with {"success": false}
     rating, type, session_status, external_id, uuid: in place of the derived ones (null is null)
@@ -46,6 +58,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 UUID = re.compile(r"^/v1/sessions/([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$")
+BAD_CERTIFICATES = ("untrusted", "expired", "other_name")
 BODY_MAX = 1 << 20
 LOG_MAX = 100000
 
@@ -63,8 +76,9 @@ def still_good(path):
 def make_certificates(folder):
     """A certificate authority and a server certificate of its own in `folder`, unless they are there."""
     ca, cert, key = (os.path.join(folder, n) for n in ("ca.pem", "server.pem", "server.key"))
-    if all(map(os.path.exists, (ca, cert, key))) and still_good(ca) and still_good(cert):
-        return cert, key
+    bad = [os.path.join(folder, fault + ".pem") for fault in BAD_CERTIFICATES]
+    if all(map(os.path.exists, (ca, cert, key, *bad))) and still_good(ca) and still_good(cert):
+        return
     os.makedirs(folder, exist_ok=True)
     before = os.umask(0o077)
     try:
@@ -77,18 +91,23 @@ def make_certificates(folder):
                     "-addext", "keyUsage=critical,keyCertSign,cRLSign")
             openssl("req", "-new", *ec, "-keyout", at("server.key"), "-out", at("server.csr"), "-subj",
                     "/CN=localhost")
-            with open(at("ext"), "w", encoding="ascii") as f:
-                f.write("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n"
-                        "extendedKeyUsage=serverAuth\n")
-            openssl("x509", "-req", "-in", at("server.csr"), "-CA", at("ca.pem"), "-CAkey", at("ca.key"),
-                    "-set_serial", "0x" + secrets.token_hex(12), "-days", "3650", "-extfile", at("ext"), "-out",
-                    at("server.pem"))
+
+            def signed(name, names, days):
+                with open(at("ext"), "w", encoding="ascii") as f:
+                    f.write("subjectAltName=%s\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n" % names)
+                openssl("x509", "-req", "-in", at("server.csr"), "-CA", at("ca.pem"), "-CAkey", at("ca.key"),
+                        "-set_serial", "0x" + secrets.token_hex(12), "-days", days, "-extfile", at("ext"), "-out",
+                        at(name))
+            signed("server.pem", "IP:127.0.0.1,DNS:localhost", "3650")
+            signed("expired.pem", "IP:127.0.0.1,DNS:localhost", "-1")
+            signed("other_name.pem", "DNS:talview.invalid", "3650")
+            openssl("req", "-x509", "-key", at("server.key"), "-out", at("untrusted.pem"), "-days", "3650", "-subj",
+                    "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
             os.chmod(at("ca.pem"), 0o644)
-            for name in ("server.key", "server.pem", "ca.pem"):
+            for name in ("server.key", "server.pem", *(fault + ".pem" for fault in BAD_CERTIFICATES), "ca.pem"):
                 os.replace(at(name), os.path.join(folder, name))
     finally:
         os.umask(before)
-    return cert, key
 
 
 def digest(text):
@@ -109,6 +128,7 @@ class State:
         self.lifetime = self.args.token_lifetime
         self.tokens = {}
         self.calls, self.good = {}, {}
+        self.connection_rule, self.connection_until = {}, 0.0
         self.log = []
         self.active = self.peak = 0
 
@@ -133,6 +153,24 @@ class State:
                 self.tokens = dict.fromkeys(self.tokens, 0.0)
             if order.get("forget_tokens"):
                 self.tokens = {}
+            if "connections" in order:
+                self.connection_rule = order["connections"] or {}
+                self.connection_until = time.monotonic() + self.connection_rule.get("seconds", 0)
+
+    def connection_fault(self):
+        """What is to become of a new connection, None for nothing."""
+        with self.lock:
+            return self.connection_rule.get("tls") if time.monotonic() < self.connection_until else None
+
+    def fell_through(self, fault):
+        with self.lock:
+            self.connections += 1
+            if len(self.log) < LOG_MAX:
+                self.log.append({"time": time.time(), "method": "TLS", "path": fault, "connection": self.connections,
+                                 "status": 0})
+
+    def kill(self, pid):
+        os.kill(int(pid), signal.SIGKILL)
 
     def rule(self, what):
         """The rule for this call of "login" or of a session."""
@@ -229,6 +267,10 @@ class Handler(BaseHTTPRequestHandler):
         if rule.get("vanish"):
             self.close_connection = True
             return
+        if "raw" in rule:
+            self.close_connection = True
+            self.wfile.write(rule["raw"].encode("latin-1", "replace"))
+            return
         chunked = rule.get("chunked", False)
         head = ["HTTP/1.1 %d %s" % (status, self.responses.get(status, ("Status",))[0]),
                 "Content-Type: " + rule.get("content_type", "application/json"), "Date: " + self.date_time_string()]
@@ -236,6 +278,9 @@ class Handler(BaseHTTPRequestHandler):
         if "retry_after" in rule:
             head.append("Retry-After: %s" % rule["retry_after"])
         head.extend("%s: %s" % pair for pair in rule.get("headers", {}).items())
+        if rule.get("close") or self.server.state.connection_fault():
+            head.append("Connection: close")
+            self.close_connection = True
         if chunked:
             body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         data = "\r\n".join(head).encode("latin-1") + b"\r\n\r\n"
@@ -246,6 +291,17 @@ class Handler(BaseHTTPRequestHandler):
             # No close_notify, no FIN in order: the connection is simply gone.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             return
+        if "short" in rule or "stall" in rule:
+            self.close_connection = True
+            self.wfile.write((data + body)[:len(data) + rule.get("short", rule.get("stall", {}).get("after", 0))])
+            self.wfile.flush()
+            time.sleep(rule.get("stall", {}).get("seconds", 0))
+            return
+        for line in data.splitlines(True) if "slow_head" in rule else ():
+            self.wfile.write(line)
+            self.wfile.flush()
+            time.sleep(rule["slow_head"])
+        data = b"" if "slow_head" in rule else data
         if "drip" in rule:
             self.wfile.write(data)
             size = rule["drip"].get("bytes", 1)
@@ -266,12 +322,19 @@ class Handler(BaseHTTPRequestHandler):
             content = {"success": False, "message": "failed"}
         elif rule.get("malformed"):
             content = '{"uuid": "' + "x" * 40 + '", "final_rating": '
+        elif "deep" in rule:
+            content = '{"deep": %s1%s}' % ("[" * rule["deep"], "]" * rule["deep"])
         elif "oversize" in rule:
             content = '{"filler": "' + "x" * rule["oversize"] + '"}'
         elif status >= 300:
             content = {"error": "status %d" % status}
         body = content if isinstance(content, str) else json.dumps(content)
-        self.send(status, body.encode("utf-8", "surrogateescape"), rule)
+        body = body.encode("utf-8", "surrogateescape")
+        self.note = rule.get("note")
+        self.send(status, body[:-rule["truncate"]] if "truncate" in rule else body, rule)
+        if "kill" in rule:
+            self.wfile.flush()
+            self.server.state.kill(rule["kill"])
         return status
 
     def login(self, state):
@@ -313,6 +376,7 @@ class Handler(BaseHTTPRequestHandler):
         for name in rule.get("missing", ()):
             session.pop(name, None)
         session.update(rule.get("extra", {}))
+        self.said = session.get("final_rating")
         return self.reply(rule, 200, session)
 
     def control(self, state):
@@ -339,7 +403,7 @@ class Handler(BaseHTTPRequestHandler):
             self.control(state)
             return
         state.began()
-        status = 0
+        self.note, self.said, status = None, None, 0
         began = time.time()
         try:
             found = UUID.match(self.path)
@@ -354,9 +418,17 @@ class Handler(BaseHTTPRequestHandler):
                 self.body()
                 status = self.reply({}, 404, {})
         finally:
-            state.ended(time=began, method=self.command, path=self.path[:200], connection=self.number, status=status)
+            state.ended(time=began, took=time.time() - began, method=self.command, path=self.path[:200],
+                        connection=self.number, status=status, note=self.note, said=self.said)
 
     do_GET = do_POST = do_PUT = dispatch
+
+
+def server_context(folder, name):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(os.path.join(folder, name + ".pem"), os.path.join(folder, "server.key"))
+    return context
 
 
 class Server(ThreadingHTTPServer):
@@ -364,20 +436,52 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
     allow_reuse_address = True
 
-    def __init__(self, address, state, context):
+    def __init__(self, address, state, folder):
+        """`folder` has what make_certificates() makes."""
         super().__init__(address, Handler)
         self.state = state
-        self.context = context
+        self.context = server_context(folder, "server")
+        self.bad_contexts = {fault: server_context(folder, fault) for fault in BAD_CERTIFICATES}
 
     def finish_request(self, request, client_address):
         """In the connection's own thread, so that a slow handshake holds up nobody."""
         request.settimeout(Handler.timeout)
+        fault = self.state.connection_fault()
+        context = self.bad_contexts.get(fault, self.context)
+        if fault:
+            self.state.fell_through(fault)
+        if fault and context is self.context:
+            self.spoil(request, fault)
+            return
         try:
-            request = self.context.wrap_socket(request, server_side=True)
+            request = context.wrap_socket(request, server_side=True)
         except (OSError, ssl.SSLError):
             return
         try:
             super().finish_request(request, client_address)
+        finally:
+            request.close()
+
+    @staticmethod
+    def spoil(request, fault):
+        """In place of a handshake."""
+        try:
+            if fault != "reset":
+                request.recv(65536)
+            if fault == "plain":
+                request.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}")
+            elif fault == "garbage":
+                request.sendall(secrets.token_bytes(500))
+            elif fault == "half":
+                # A record of a handshake, of which the last bytes never come.
+                request.sendall(b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03" + secrets.token_bytes(40))
+            if fault in ("silent", "half"):
+                while request.recv(65536):
+                    pass
+            if fault == "reset":
+                request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        except OSError:
+            pass
         finally:
             request.close()
 
@@ -387,7 +491,9 @@ class Server(ThreadingHTTPServer):
 
 
 def options():
-    parser = argparse.ArgumentParser(description="A stand-in of Talview's login and session endpoints over HTTPS.")
+    # @FILE: arguments out of a file, one a line, so that no password is on a command line.
+    parser = argparse.ArgumentParser(description="A stand-in of Talview's login and session endpoints over HTTPS.",
+                                     fromfile_prefix_chars="@")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--dir", required=True, help="where ca.pem and the server's certificate are made")
     parser.add_argument("--username", default="standin@example.org")
@@ -400,15 +506,12 @@ def options():
 def main():
     args = options()
     try:
-        cert, key = make_certificates(args.dir)
+        make_certificates(args.dir)
     except (OSError, subprocess.CalledProcessError) as error:
         text = getattr(error, "stderr", None)
         sys.exit("talview stand-in: no certificate: %s" % (text.decode("utf-8", "replace") if text else error))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert, key)
     try:
-        server = Server(("127.0.0.1", args.port), State(args), context)
+        server = Server(("127.0.0.1", args.port), State(args), args.dir)
     except OSError as error:
         sys.exit("talview stand-in: port %d: %s" % (args.port, error.strerror))
     for number in (signal.SIGTERM, signal.SIGINT):

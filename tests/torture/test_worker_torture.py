@@ -1,0 +1,111 @@
+"""The worker's torture at a small size, and that it notices what it is there to notice."""
+import os
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
+import worker  # noqa: E402
+from worker_support import BUILD, PYTHON, WRAP, environment  # noqa: E402
+
+SANITIZED = b"libasan" in subprocess.run(["ldd", os.path.join(BUILD, "examhook")], stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL, check=False).stdout
+UUID = "018f2a4e-0000-7000-8000-000000000001"
+
+
+@pytest.mark.skipif(not os.path.exists(worker.LIBRARY), reason="not installed: libfaketime (make deps)")
+@pytest.mark.skipif(bool(WRAP) or SANITIZED, reason="libfaketime does not go with sanitizers and valgrind")
+def test_some_runs_and_some_precise_points():
+    done = subprocess.run([PYTHON, os.path.join(HERE, "worker.py"), "--runs", "5", "--at-once", "5", "--points", "5"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=300, check=False)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 0, done.stdout
+    found = re.fullmatch(r"torture-worker: 5 runs, (\d+) kills, (\d+) sessions, (\d+) rated, (\d+) parked, 0 lost, 0 calls too many", last)
+    assert found, done.stdout
+    kills, sessions, rated, parked = map(int, found.groups())
+    assert kills >= 5 and rated + parked == sessions and rated > 5
+
+
+def test_every_entry_of_the_table_comes():
+    chance, seen = random.Random(1), set()
+    for _ in range(3000):
+        seen |= set(worker.rule_of(chance, worker.BODIES)["note"].split(": ", 1)[1].split(", "))
+    names = {part for column in (worker.STATUSES, worker.BODIES, worker.TIMINGS) for name, _, _ in column for part in name.split(", ")}
+    assert seen == names
+
+
+# --- What it notices --------------------------------------------------------------------------------------
+
+
+class Talk:
+    """A run's judges over a log made up; times are seconds."""
+
+    def __init__(self, calls, attempts=None, kills=(), rows=()):
+        self.run = worker.Run.__new__(worker.Run)
+        self.run.seed, self.run.wrong, self.run.too_many, self.run.lost = "made up", [], 0, 0
+        self.run.rated = self.run.parked = 0
+        self.run.kills, self.run.retried, self.run.sessions = list(kills), [], [UUID]
+        self.run.called = {UUID: [-100]}
+        self.run.world = self
+        self.daemons, self.fake = [], float
+        self.began, self.calls, self.attempts, self.rows = 0, calls, attempts, rows
+
+    def callers(self):
+        return self.calls
+
+    def database(self, query):
+        return [(UUID, len(self.calls) if self.attempts is None else self.attempts)] if "attempts" in query else list(self.rows)
+
+
+def get(at, note="good: right", status=200, took=0.1, path="/v1/sessions/" + UUID, method="GET", said="high"):
+    return {"time": at, "took": took, "method": method, "path": path, "connection": 1, "status": status, "note": note, "said": said}
+
+
+def login(at, note="good: right", status=200):
+    return get(at, note, status, path="/v1/user/login", method="POST")
+
+
+def judged(judge, calls, *arguments, **how):
+    talk = Talk(calls, **how)
+    getattr(talk.run, judge)(*arguments)
+    return talk.run
+
+
+@pytest.mark.parametrize("calls,how", [
+    ([get(10, "bad: 500", 500), get(10.2, "bad: 500", 500)], {}),
+    ([get(10, "bad: 500", 500), get(10.6, "bad: 500", 500), get(11.2)], {}),
+    ([get(10), get(12)], {"attempts": 1}),
+    ([get(10, None, 403), get(10.1, None, 403), get(10.2, None, 403)], {}),
+    ([get(10, "bad: vanishes"), get(10.1, "bad: vanishes"), get(10.2, "bad: vanishes")], {}),
+    ([get(10, "bad: 429 with Retry-After, right, at once", 429), get(11.2)], {}),
+], ids=["within the back-off", "within a longer one", "not counted", "refused three times", "repeated twice", "told to rest"])
+def test_a_call_too_many_is_noticed(calls, how):
+    assert judged("judge_calls", calls, **how).too_many
+    assert not judged("judge_calls", calls[:1], **how).wrong
+    assert judged("judge_calls", calls[:1] + [get(10.05, path="/v1/sessions")], **how).wrong
+
+
+def test_a_login_too_many_is_noticed():
+    assert judged("judge_logins", [login(10), login(20)]).too_many, "nothing was refused"
+    assert not judged("judge_logins", [login(10), get(18, None, 403), login(20)]).wrong
+    assert judged("judge_logins", [login(10), get(11, None, 403), login(12)]).too_many, "a young token"
+    assert judged("judge_logins", [login(10, "bad: 500", 500), login(10.2)]).too_many
+    assert not judged("judge_logins", [login(10), login(12)], kills=[11]).wrong
+
+
+@pytest.mark.parametrize("row,calls,wrong", [
+    ({"state": "rated", "raw": "high", "error": None}, [get(10, said="low"), get(20)], False),
+    ({"state": "rated", "raw": "low", "error": None}, [get(10, said="low"), get(20)], True),
+    ({"state": "rated", "raw": "high", "error": None}, [get(10, "bad: 500, right", 500)], True),
+    ({"state": "parked", "raw": None, "error": "no_rating", "next": None}, [], False),
+    ({"state": "parked", "raw": None, "error": None, "next": None}, [], True),
+    ({"state": "pending", "raw": None, "error": "timeout", "next": 5}, [], True)],
+    ids=["the last good one", "an older one", "never said", "parked", "parked without a reason", "left"])
+def test_a_wrong_end_is_noticed(row, calls, wrong):
+    assert bool(judged("judge_sessions", calls, {UUID: row}).wrong) == wrong
+    assert judged("judge_sessions", calls, {}).lost == 1
