@@ -82,6 +82,11 @@ struct store_file *store_file_of(struct store *store, enum store_area area);
 /* "events.db" */
 const char *store_file_label(enum store_area area);
 
+/* `from` is open; `to` is there and empty, and closed again. Not synced; when it fails, what lies there is no
+ * copy. */
+enum store_status store_copy_without_tokens(struct store *store, struct store_file *from,
+                                            struct store_file *to, int64_t version);
+
 /* Opens file->path with every setting this store wants, and looks at its schema version. Never creates. */
 enum store_status store_file_connect(struct store *store, struct store_file *file, bool writable);
 /* The same for a file of any schema version, which it gives: 0 for one that is empty. */

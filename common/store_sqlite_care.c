@@ -291,18 +291,12 @@ static enum store_status sync_file(struct store *store, const char *path)
     return status;
 }
 
-/*
- * What a copy is to have otherwise. Tokens are the worker's alone: a copy goes who knows where, and whoever
- * puts it back logs in anew. Callbacks that come once the copy was put back get numbers that the present ones
- * never reach: else ratings that were not put back too would take the first of them for ones they know.
- */
-static enum store_status settle_copy(struct store *store, struct store_file *copy)
+/* Callbacks that come once a copy was put back get numbers that the present ones never reach: else ratings
+   that were not put back too would take the first of them for ones they know. */
+static enum store_status settle_callbacks(struct store *store, struct store_file *copy)
 {
-    const char *sql = copy->area == STORE_RATINGS
-                          ? "PRAGMA journal_mode=MEMORY;PRAGMA synchronous=OFF;"
-                            "UPDATE logins SET token = NULL, obtained_at = 0, expires_at = 0"
-                          : "PRAGMA journal_mode=MEMORY;PRAGMA synchronous=OFF;"
-                            "UPDATE counters SET value = value + (1 << 32) WHERE name = 'seq'";
+    const char *sql = "PRAGMA journal_mode=MEMORY;PRAGMA synchronous=OFF;"
+                      "UPDATE counters SET value = value + (1 << 32) WHERE name = 'seq'";
     int64_t version = 0;
     enum store_status status = store_file_connect_any(store, copy, true, &version);
     if (status == STORE_OK && sqlite3_exec(copy->db, sql, NULL, NULL, NULL) != SQLITE_OK)
@@ -320,11 +314,14 @@ static enum store_status copy_area(struct store *store, struct store_file *from,
         status = store_file_connect_any(store, from, false, &version);
     if (status == STORE_OK && !store_file_create(to->path, STORE_FILE_MODE(to->area)))
         status = store_say_errno(store, to->path);
+    /* Tokens are the worker's alone: whoever puts a copy back logs in anew. */
     if (status == STORE_OK)
-        status = copy_into(store, from, to->path);
+        status = version > 0 && to->area == STORE_RATINGS
+                     ? store_copy_without_tokens(store, from, to, version)
+                     : copy_into(store, from, to->path);
     store_file_disconnect(from);
-    if (status == STORE_OK && version > 0 && (to->area == STORE_RATINGS || to->area == STORE_PROVIEW))
-        status = settle_copy(store, to);
+    if (status == STORE_OK && version > 0 && to->area == STORE_PROVIEW)
+        status = settle_callbacks(store, to);
     if (status == STORE_OK)
         status = store_file_connect_any(store, to, false, &version);
     if (status == STORE_OK)

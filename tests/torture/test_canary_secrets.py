@@ -721,6 +721,44 @@ def test_a_disk_that_fails_under_all_four_files(make_world, fault):
     clean(w, *LOGS)
 
 
+def dump_of(path):
+    """Schema and rows as SQL, in an order that does not depend on how they came to be, and what the header says."""
+    with contextlib.closing(sqlite3.connect(path, timeout=5)) as db:
+        return sorted(db.iterdump()) + [db.execute("PRAGMA " + name).fetchone()[0]
+                                        for name in ("user_version", "application_id", "encoding", "page_size")]
+
+
+def test_a_backup_that_is_killed_leaves_no_token(make_world):
+    """Wherever it is killed, what lies there has no token: a copy goes who knows where."""
+    if not shutil.which("strace"):
+        pytest.skip("not installed: strace")
+    w = make_world()
+    assert w.callback() == 200
+    w.run("work", "--once", "--budget", "5")
+    assert w.kept.extra
+    killed, at, done = 0, 1, None
+    while done is None or done.returncode != 0:
+        shutil.rmtree(w.site.path("copy"), ignore_errors=True)
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,rename,unlink,fsync,fdatasync", "-e",
+             "inject=pwrite64,rename,unlink,fsync,fdatasync:signal=KILL:when=%d" % at, os.path.join(BUILD, "examhook"),
+             "--config", w.site.conf_path, "backup", w.site.path("copy")], env=environment(), check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        killed += done.returncode == -signal.SIGKILL
+        found = [path for path, content in written_files(w.site.path("copy")) if w.kept.names_in(content)]
+        assert not found, (at, found)
+        assert at < 1000, done
+        at += 2
+    assert killed > 20
+    # And the whole one lacks nothing else.
+    whole, copy = (dump_of(w.site.path(name, "ratings/ratings.db")) for name in ("store", "copy"))
+    start = 'INSERT INTO "logins"'
+    assert len(whole) > 20 and [x for x in whole if not str(x).startswith(start)] == \
+        [x for x in copy if not str(x).startswith(start)]
+    (login,) = [x for x in copy if str(x).startswith(start)]
+    assert re.match(r"""INSERT INTO "logins" VALUES\('main',NULL,0,0,0,0,NULL,""", login), login
+
+
 def test_a_store_that_somebody_else_holds(make_world):
     w = make_world()
     with contextlib.ExitStack() as held:
