@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import termios
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -348,6 +349,34 @@ def test_a_peer_that_reads_none_of_a_thousand_answers(target):
     target.does_not_spin()
     row, = [row for row in target.stored() if row["deliveries"] > 1]
     assert row["deliveries"] >= answered
+
+
+def test_bodies_without_end(target):
+    """Declared too large, answered, and still coming, as fast as they can: they are cut off, others are served."""
+    values, _ = target.parts(1)
+    values["CONTENT_LENGTH"] = str(10 ** 12)
+    head = fastcgi.begin() + record(fastcgi.PARAMS, fastcgi.params(values)) + record(fastcgi.PARAMS)
+    more, cut = record(fastcgi.STDIN, b"x" * 65000) * 8, []
+
+    def push():
+        peer, end = connect(target), time.monotonic() + 30
+        peer.send(head)
+        while time.monotonic() < end:
+            if not try_send(peer, more):
+                cut.append(peer)
+                return
+
+    pushing = [threading.Thread(target=push) for _ in range(3)]
+    for one in pushing:
+        one.start()
+    for _ in range(5):
+        target.serves()
+        time.sleep(0.2)
+    for one in pushing:
+        one.join()
+    assert len(cut) == 3
+    target.does_not_spin()
+    assert target.memory("bodies without end") < 64 * MIB or SANITIZED
 
 
 def test_peers_that_shut_one_side(target):
