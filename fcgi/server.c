@@ -316,14 +316,20 @@ static void connection_answer(struct loop *loop, struct connection *c, bool drai
     }
 }
 
-/* Reads the request from the socket, or from where it is held; the answer goes to the socket. */
+/* Reads the request from the socket, or from where it is held; the answer goes to the socket. False: it
+ * cannot be answered, and the log says why. */
 static bool connection_read(struct loop *loop, struct connection *c, bool too_large)
 {
     struct program *program = loop->program;
     bool held = c->held.len > 0;
     int from = held ? held_open(&c->held) : c->fd;
 
-    if (from < 0 || !fcgx_take(c, from)) {
+    if (from < 0) {
+        log_error("no room for a request that came in pieces", LOG_S("error", strerror(errno)));
+        return false;
+    }
+    if (!fcgx_take(c, from)) {
+        log_warn("request refused by the FastCGI library", LOG_I("held", (long long)c->held.len));
         if (!held)
             c->fd = -1;
         return false;
@@ -350,7 +356,6 @@ static void connection_request(struct loop *loop, struct connection *c, const st
 
     c->keep = look->keep_connection;
     if (!connection_read(loop, c, too_large)) {
-        log_warn("request refused by the FastCGI library", LOG_I("bytes", (long long)look->bytes));
         connection_close(loop, c);
         return;
     }

@@ -1,7 +1,8 @@
 """What happens when something has run out or is broken: the disk, descriptors, memory, the store itself. Each time: what is answered,
 what the log and `examhook check` say, that nothing acknowledged is lost or doubled, and that service returns by itself."""
-import contextlib
 import concurrent.futures
+import contextlib
+import json
 import os
 import re
 import resource
@@ -11,28 +12,17 @@ import time
 
 import pytest
 
-from exhaust import WORKER, Disk, is_error
+from exhaust import CLIENT, PATHS, WORKER, Disk, is_error
+import fastcgi
 from support import wait_for
 
 ROUTES = ("examjoint", "proview")
 
 
-@pytest.fixture(name="make")
-def make_fixture():
-    made = []
-
-    def make(*arguments, **how):
-        made.append(Disk(*arguments, **how))
-        return made[-1]
-    yield make
-    for one in made:
-        one.close()
-
-
 @pytest.fixture(name="disk", scope="module")
 def disk_fixture():
     """One on a small disk, with its worker, for those tests that leave it as they found it."""
-    one = Disk("size=24m,nr_inodes=300,mode=700", WORKER)
+    one = Disk("size=24m,nr_inodes=300,mode=700", WORKER, store="lock_wait = 1s")
     try:
         one.start().start_worker()
         yield one
@@ -72,7 +62,6 @@ def test_a_full_disk(disk):
 
 def test_the_worker_on_a_full_disk(disk):
     with disk.lives():
-        since = disk.mark("worker")
         with disk.full():
             session, reply = None, None
             while not reply or reply.status != 200: # a small callback may still fit
@@ -84,10 +73,12 @@ def test_the_worker_on_a_full_disk(disk):
                         f.write(b"x" * 4096)
                 except OSError:
                     pass
-            assert wait_for(lambda: "the store cannot be written" in disk.parts["worker"].log()[since:], 5), disk.parts["worker"].log()
-            disk.says("worker", r'level=error .*status=full reason="[^"]*full', since)
+            # Said once, when it began: also of what another test did to the disk.
+            full = r'level=error .*msg="the store cannot be written" status=full reason="[^"]*full'
+            assert wait_for(lambda: re.search(full, disk.parts["worker"].log()), 5), disk.parts["worker"].log()
+            time.sleep(1)
             assert not is_rated(disk, session)
-        assert wait_for(lambda: is_rated(disk, session), 15), disk.parts["worker"].log()[since:]
+        assert wait_for(lambda: is_rated(disk, session), 15), disk.parts["worker"].log()
     all_taken(disk)
     disk.settle()
 
@@ -96,7 +87,7 @@ def test_the_operator_on_a_full_disk(disk):
     roster = disk.path("more.csv")
     with open(roster, "w", encoding="utf-8") as f:
         f.write("id,password_hash,name\n" + "".join("n%d,,%s\n" % (i, "x" * 500) for i in range(2000)))
-    purged = [disk.taken("examjoint", pad=500) for _ in range(300)]
+    purged = [disk.taken("examjoint", pad=500) for _ in range(60)]
     with sqlite3.connect(disk.file("examjoint"), timeout=5) as db:
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.executemany("UPDATE events SET received_at = received_at - 90000000, last_received_at = last_received_at - 90000000"
@@ -109,7 +100,7 @@ def test_the_operator_on_a_full_disk(disk):
         done = disk.examhook("purge", "--older-than", "1")
         # It needs room in the log before it can give any: either it works, or it says so.
         if done.returncode == 0:
-            assert "300 events" in done.stdout, done
+            assert "60 events" in done.stdout, done
         else:
             assert re.search(r"full", done.stderr) and "make room on the disk" in done.stderr, done
         print("purge on a full disk:", done.stdout, done.stderr)
@@ -134,19 +125,20 @@ def test_no_inode_left(disk):
 
 def test_a_limit_of_file_size(disk):
     """As ulimit -f of a shared host: SIGXFSZ would end a program."""
+    def limited_cgi(route, body):
+        return disk.cgi(route, body, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)))
+
     with disk.lives():
         for route in ROUTES:
             since = disk.mark(route)
-            with disk.limited(route, resource.RLIMIT_FSIZE, os.path.getsize(disk.file(route) + "-wal") + 100000):
+            with disk.limited(route, resource.RLIMIT_FSIZE, disk.mark(route) + 100000):
                 wait_for(lambda: disk.send(route, pad=60000)[1].status == 503)
                 is_error(disk.send(route, pad=60000)[1], "store_full")
             disk.says(route, r'msg="not stored" store=full', since)
         all_taken(disk)
         for route in ROUTES:
-            name, reply = disk.send(route, by=lambda r, b: disk.cgi(r, b, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))))
-            is_error(reply, "store_full")
+            is_error(disk.send(route, by=limited_cgi)[1], "store_full")
         all_taken(disk)
-        session = disk.taken("proview")
     disk.settle()
 
 
@@ -160,14 +152,57 @@ def test_no_descriptor_left(disk):
                 waiting = [pool.submit(disk.send, route) for _ in range(20)]
                 time.sleep(1)
                 spent = disk.cpu(route) - before
-                early = [w.result()[1] for w in waiting if w.done()]
                 assert spent < 0.5, spent
                 disk.says(route, r'level=error .*msg="cannot accept a connection" error="Too many open files"', since)
-                disk.checked(r".", "--socket", disk.path("sock", route + ".sock"))
-                resource.prlimit(disk.parts[route].process.pid, resource.RLIMIT_NOFILE, (1024, resource.prlimit(disk.parts[route].process.pid, resource.RLIMIT_NOFILE)[1]))
+                pid = disk.parts[route].process.pid
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (1024, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
                 answers = [w.result()[1] for w in waiting]
-            assert len(early) <= 1, early
-            assert sum(answer.status == 200 for answer in answers) >= 19, answers
+            # Connections that the web server keeps are served all the time.
+            assert all(answer.status == 200 or is_error(answer, "not_stored") for answer in answers), answers
+            assert sum(answer.status == 200 for answer in answers) >= 15, answers
+    disk.settle()
+
+
+def test_no_descriptor_for_a_request_in_pieces(disk):
+    """It is held in a file in memory: that wants one. It is not answered, so that the web server says "unavailable"."""
+    for route in ROUTES:
+        name = disk.made(route)
+        body = json.dumps(disk.sent[name][1]).encode()
+        whole = fastcgi.request(fastcgi.post(body, PATHS[route], **{k.replace("-", "_"): v for k, v in CLIENT}), body)
+        with disk.lives():
+            since = disk.mark(route)
+            peer = fastcgi.Peer(disk.path("sock", route + ".sock"))
+            peer.send(whole[:100])
+            time.sleep(0.3)
+            with disk.limited(route, resource.RLIMIT_NOFILE, 3):
+                peer.send(whole[100:])
+                assert peer.closed()
+                peer.close()
+            disk.says(route, r'level=error .*msg="no room for a request that came in pieces" error="Too many open files"', since)
+            disk.taken(route, name)
+    disk.settle()
+
+
+def test_the_worker_without_descriptors(disk):
+    with disk.lives():
+        with disk.limited("worker", resource.RLIMIT_NOFILE, 3):
+            before = disk.cpu("worker")
+            session = disk.taken("proview")
+            time.sleep(2)
+            assert disk.cpu("worker") - before < 1
+        since = disk.mark("worker")
+        assert wait_for(lambda: is_rated(disk, session), 20), disk.parts["worker"].log()[since:]
+    disk.settle()
+
+
+def test_the_worker_while_somebody_holds_its_store(disk):
+    with disk.lives():
+        since = disk.mark("worker")
+        with disk.held("ratings"):
+            session = disk.taken("proview")
+            assert wait_for(lambda: "the store cannot be written" in disk.parts["worker"].log()[since:], 10)
+            disk.says("worker", 'status=busy reason="[^"]*another program holds the lock', since)
+        assert wait_for(lambda: is_rated(disk, session), 20), disk.parts["worker"].log()[since:]
     disk.settle()
 
 
@@ -225,12 +260,12 @@ def test_a_wrong_owner_or_mode(disk, owner, mode):
 
 # --- Somebody else holds it ---------------------------------------------------------------------------------------
 
-HOLD_SECONDS = float(os.environ.get("EXAMHOOK_HOLD_SECONDS") or 3)
+HOLD_SECONDS = float(os.environ.get("EXAMHOOK_HOLD_SECONDS") or 2)
 
 
 @pytest.mark.parametrize("how", ["flock", "sqlite"])
 def test_somebody_holds_the_store(disk, how):
-    """[store] lock_wait is 2 s: everybody has an answer soon, all the time, and a candidate long before the budget of 20 s."""
+    """[store] lock_wait is 1 s here, and 2 s by itself: everybody has an answer soon, all the time, and a candidate long before the budget of 20 s."""
     longest, verified, words = 0, [], set()
 
     def client(number, until):
@@ -269,22 +304,35 @@ def test_somebody_holds_the_store(disk, how):
 
 # --- A broken store -----------------------------------------------------------------------------------------------
 
-@pytest.fixture(name="broken")
-def broken_fixture():
-    """One whose store the tests break, and put right again; some of what it holds lies in the file, some in the log."""
-    one = Disk()
-    try:
-        one.start()
-        for route in ROUTES:
-            for _ in range(30):
-                one.taken(route, pad=3000)
-        with one.away(*ROUTES):
-            for route in ROUTES:
-                with sqlite3.connect(one.file(route)) as db:
-                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        yield one
-    finally:
+def a_site_to_break():
+    """Some of what its store holds lies in the files, some in the logs."""
+    one = Disk().start()
+    for route in ROUTES:
+        for _ in range(30):
+            one.taken(route, pad=3000)
+    with one.away(*ROUTES):
+        empty_logs(one)
+    return one
+
+
+@pytest.fixture(name="sites", scope="module")
+def sites_fixture():
+    made = []
+    yield made
+    for one in made:
         one.close()
+
+
+@pytest.fixture(name="broken")
+def broken_fixture(sites):
+    """Whose store the tests break, and put right again; after a test that failed, another one."""
+    if sites and not sites[-1].settled:
+        with contextlib.suppress(AssertionError):
+            sites.pop().close()
+    if not sites:
+        sites.append(a_site_to_break())
+    sites[-1].settled = False
+    return sites[-1]
 
 
 def overwrite(path, at, data):
@@ -306,11 +354,18 @@ BREAKS = {
 }
 
 
+def empty_logs(site):
+    for route in ROUTES:
+        with contextlib.closing(sqlite3.connect(site.file(route))) as db:
+            assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+
+
 @pytest.mark.parametrize("how", BREAKS)
 def test_a_broken_file(broken, how):
     """Nothing more is taken, by the loop or as CGI, until the file is put right; `migrate` makes none of it worse."""
     do, said = BREAKS[how]
     with broken.away(*ROUTES):
+        empty_logs(broken)
         with broken.put_back_later():
             for route in ROUTES:
                 do(broken.file(route))
@@ -497,4 +552,32 @@ def test_a_store_of_another_version(broken, version, said, advice):
             done = broken.examhook("events")
             assert done.returncode and said in done.stderr and "examhook" in done.stderr, done
     all_taken(broken)
+    broken.settle()
+
+
+# --- Duplicates at the same time -------------------------------------------------------------------------------------
+
+def like(site, kind):
+    """A new event of that kind; all of its deliveries have this body."""
+    if kind == "callback":
+        return "proview", site.made("proview")
+    name = site.made("examjoint", pad=500)
+    body = site.sent[name][1]
+    body["event"] = kind
+    if kind == "admitted_respondent":
+        body["admittedOn"] = 1719221380326
+    return "examjoint", name
+
+
+@pytest.mark.parametrize("ways", ["loop", "cgi", "both"])
+def test_duplicates_at_the_same_time(broken, ways):
+    """One row, and each delivery counted: from many connections into the loop, from many CGI processes, and from both."""
+    threads = {"loop": [None] * 24, "cgi": [broken.cgi] * 12, "both": [None, None, broken.cgi] * 8}[ways]
+    events = [like(broken, kind) for kind in ("admitted_respondent", "result_ready", "investigation_complete", "something_new", "callback")]
+    with concurrent.futures.ThreadPoolExecutor(len(threads)) as pool, broken.lives():
+        for route, name in events:
+            body = json.dumps(broken.sent[name][1]).encode()
+            answers = [one.result() for one in [pool.submit(by or broken.post, route, body) for by in threads]]
+            assert [answer.status for answer in answers] == [200] * len(threads), answers
+            broken.sent[name][2] = broken.sent[name][3] = len(threads)
     broken.settle()
