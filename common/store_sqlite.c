@@ -409,16 +409,19 @@ enum store_status store_file_lock(struct store *store, struct store_file *file)
                 file->locked = true;
                 return STORE_OK;
             }
+            /* Another is there now, or it cannot be looked at: this too must come to an end. */
             close(file->lock_fd);
             file->lock_fd = -1;
         } else if (errno != EWOULDBLOCK && errno != EINTR) {
             return store_say_errno(store, file->lock_path);
-        } else if (clock_monotonic_ms() - began_ms >= store->lock_wait_ms) {
-            return store_say(store, STORE_BUSY, "%s: another program holds the lock", file->lock_path);
-        } else {
-            nap(rest_us);
-            rest_us = rest_us < LOCK_REST_MAX_US / 2 ? rest_us * 2 : LOCK_REST_MAX_US;
         }
+        if (clock_monotonic_ms() - began_ms >= store->lock_wait_ms)
+            return store_say(store, STORE_BUSY,
+                             file->lock_fd < 0 ? "%s: the lock's file cannot be kept"
+                                               : "%s: another program holds the lock",
+                             file->lock_path);
+        nap(rest_us);
+        rest_us = rest_us < LOCK_REST_MAX_US / 2 ? rest_us * 2 : LOCK_REST_MAX_US;
     }
 }
 
