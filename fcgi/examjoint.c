@@ -158,12 +158,16 @@ static void examjoint_resume(void *state, struct request *request, struct reply 
     verify_resume(state, request, reply, job);
 }
 
-static void examjoint_release(void *state, struct request *request)
+static void examjoint_release(void *state, struct request *request, const struct reply *reply)
 {
     (void)state;
     struct examjoint_request *data = request->route_data;
     if (!data) {
         return;
+    }
+    /* What was not stored, maybe only because the commit failed, has not had its minute. */
+    if (data->verification.refusal && reply->status >= 500) {
+        data->verification.refusal->used = false;
     }
     verification_release(&data->verification);
     json_free(data->doc);

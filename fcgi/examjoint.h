@@ -32,7 +32,8 @@ struct verification {
     struct roster_match match;
     char unknown[THROTTLE_UNKNOWN_BYTES]; /* what is remembered of an identity that is nobody's */
     unsigned char throttle_key[32];
-    int64_t counted_at_ms; /* when the attempt was counted; 0: it was not */
+    int64_t counted_at_ms;         /* when the attempt was counted; 0: it was not */
+    struct once_a_minute *refusal; /* let this refusal through to be stored; NULL: none did */
 };
 
 /* The route's own data of a request. */

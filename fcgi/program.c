@@ -86,7 +86,7 @@ void request_read_params(struct request *request, char **params, int64_t budget_
 void request_release(const struct program *program, struct request *request, struct reply *reply)
 {
     if (program->route->release)
-        program->route->release(program->state, request);
+        program->route->release(program->state, request, reply);
     free((char *)(uintptr_t)request->path);
     buf_release(&request->body);
     buf_release(&reply->body);

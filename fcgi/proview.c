@@ -181,8 +181,9 @@ static enum route_next proview_store(void *state, struct request *request, struc
     return ROUTE_REPLY;
 }
 
-static void proview_release(void *state, struct request *request)
+static void proview_release(void *state, struct request *request, const struct reply *reply)
 {
+    (void)reply;
     (void)state;
     struct proview_request *data = request->route_data;
     if (!data) {

@@ -87,7 +87,8 @@ struct route {
     enum route_next (*store)(void *state, struct request *request, struct reply *reply, struct hash_job *job);
     /* NULL: no request of this route asks for a password check. */
     void (*resume)(void *state, struct request *request, struct reply *reply, const struct hash_job *job);
-    void (*release)(void *state, struct request *request); /* frees route_data; may be NULL */
+    /* Frees route_data, now that the reply is what it was answered with; may be NULL. */
+    void (*release)(void *state, struct request *request, const struct reply *reply);
     /* Makes the state for a configuration and an open store; NULL with `why`. */
     void *(*open)(const struct config *config, struct store *store, struct buf *why);
     void (*close)(void *state);

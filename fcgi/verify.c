@@ -207,10 +207,11 @@ static enum store_status count_attempt(struct examjoint *examjoint, struct examj
 static void refuse_throttled(struct examjoint *examjoint, struct request *request, struct reply *reply,
                              int64_t wait_ms)
 {
-    const struct examjoint_request *data = request->route_data;
+    struct examjoint_request *data = request->route_data;
     const struct verification *v = &data->verification;
     size_t slot = ((size_t)v->throttle_key[0] << 8 | v->throttle_key[1]) % REFUSAL_SLOTS;
     if (once_a_minute(&examjoint->refusals[slot], clock_monotonic_ms())) {
+        data->verification.refusal = &examjoint->refusals[slot];
         unsigned char key[EVENT_KEY_BYTES];
         int64_t minute = request->received_at_ms / MINUTE_MS;
         crypto_hash_sha256_state hash;
