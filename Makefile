@@ -63,7 +63,7 @@ help:
 	@echo 'make check-valgrind  the unit tests and the intake tests under valgrind'
 	@echo 'make check-machine   units, package and pages in throw-away Debians with a real systemd (as root)'
 	@echo 'make torture         1,000 kills at random instants, nothing lost  [KILLS=1000] [SEED=] [CGI=yes]'
-	@echo 'make torture-faults  EIO, ENOSPC, EINTR, a short write and a kill at each call of the storage path (strace)'
+	@echo 'make torture-faults  EIO, ENOSPC, EINTR, a short write and a kill at each call of the storage path'
 	@echo 'make torture-worker  a Talview that misbehaves in every way: every session rated or parked  [RUNS=200] [SEED=]'
 	@echo 'make torture-load    slow, idle and rude clients: what authentic events notice of them'
 	@echo 'make torture-bulk    import, export, backup, purge beside intake: what events notice of them'
@@ -141,7 +141,7 @@ torture:
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/kills.py --kills $(KILLS) --seed '$(SEED)' $(if $(CGI),--cgi)
 
-# A fault at each single call of the storage path in turn; takes some minutes. [FAULTS='--program examjoint --state new']
+# A fault at each single call of the storage path in turn; takes some minutes. [FAULTS='--only served --most 40']
 FAULTS ?=
 .PHONY: torture-faults
 torture-faults:
@@ -185,6 +185,7 @@ check-all:
 	@$(MAKE) --no-print-directory check-hosting
 	@$(MAKE) --no-print-directory check-shared-hosting
 	@$(MAKE) --no-print-directory check-machine
+	@$(MAKE) --no-print-directory coverage
 	@$(MAKE) --no-print-directory lint
 
 lint:

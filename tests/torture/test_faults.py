@@ -8,14 +8,20 @@ import pytest
 
 from test_kills import HERE, PYTHON, environment
 
+# One of each: plain CGI with both journals, several at once, the long-running program, a command and the worker.
+SERIES = ("cgi event rollback", "cgi wrong used", "many callback used", "served throttled", "killed callback",
+          "command import", "command config")
 
-@pytest.mark.parametrize("program, state", [("examjoint", "rollback"), ("proview", "used")])
-def test_some_faults(program, state):
-    if not shutil.which("strace"):
-        pytest.skip("not installed: strace")
-    done = subprocess.run([PYTHON, os.path.join(HERE, "faults.py"), "--program", program, "--state", state, "--most", "1"],
+
+@pytest.mark.parametrize("series", SERIES)
+def test_some_faults(series):
+    if not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
+    if os.environ.get("EXAMHOOK_WRAP"):
+        pytest.skip("a library in front of the C library, and valgrind, do not go together")
+    done = subprocess.run([PYTHON, os.path.join(HERE, "faults.py"), "--only", series, "--most", "1"],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=300,
                           check=False)
     assert done.returncode == 0, done.stdout
-    count, = re.findall(r"^faults: (\d+) points, 0 lost, 0 doubled, 0 broken$", done.stdout, re.M)
-    assert int(count) > 30, done.stdout
+    found, = re.findall(r"^torture-faults: (\d+) points, (\d+) accepted, 0 lost, 0 doubled, 0 not whole$", done.stdout, re.M)
+    assert all(int(count) > 5 for count in found), done.stdout
