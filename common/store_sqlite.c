@@ -983,7 +983,8 @@ enum store_status store_round_commit(struct store *store)
         status = round_run(store, file, STATEMENT_COMMIT, "COMMIT", "committing");
     end_round(store);
     if (status == STORE_OK)
-        checkpoint(store, file, WAL_BYTES_MAX, SQLITE_CHECKPOINT_RESTART);
+        checkpoint(store, file, store->log_bytes_max ? store->log_bytes_max : WAL_BYTES_MAX,
+                   SQLITE_CHECKPOINT_RESTART);
     store_file_unlock(file);
     return status;
 }

@@ -65,6 +65,7 @@ struct store_file {
 struct store {
     struct store_file roster, examjoint, proview, ratings;
     int64_t lock_wait_ms;
+    int64_t log_bytes_max; /* a commit that finds a longer log moves it into the file; 0: the usual length */
     struct store_file *round;       /* whose round runs, NULL: none */
     enum store_status round_failed; /* SQLite gave the round up: nothing more is written in it */
     struct buf message;

@@ -11,17 +11,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
+
 static const enum store_area areas[] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_PROVIEW, STORE_RATINGS};
 #define AREA_COUNT (sizeof areas / sizeof areas[0])
 
 /* --- Purge -------------------------------------------------------------------------------------------------
  */
 
-/* One round of a purge: so many rows, or so much text, that it stays far below 50 ms. */
-#define PURGE_ROWS 200
+/* One round of a purge: so many rows, or so much text, that it stays far below 50 ms. A row may touch four
+ * pages. */
+#define PURGE_ROWS 50
 #define PURGE_BYTES (256 * 1024)
-/* Between two rounds the intake comes first. */
-#define PURGE_PAUSE_MS 5
+/* Between two rounds the intake comes first: a rest as long as the round was, within these. */
+#define PURGE_REST_MIN_MS 5
+#define PURGE_REST_MAX_MS 50
+/* What a purge writes lies all over the file: a short log, so that moving it there is soon done. */
+#define PURGE_LOG_BYTES (1024 * 1024)
 
 /* Deliveries of one event with long bodies go so many a round. */
 #define PURGE_DELIVERIES_A_ROUND 4
@@ -37,9 +43,11 @@ struct purge {
     bool heavy; /* the last of them is too much for one round */
 };
 
-static void rest(void)
+static void rest_after(int64_t began_ms)
 {
-    struct timespec pause = {.tv_nsec = PURGE_PAUSE_MS * 1000000L};
+    int64_t ms = clock_monotonic_ms() - began_ms;
+    ms = ms < PURGE_REST_MIN_MS ? PURGE_REST_MIN_MS : ms > PURGE_REST_MAX_MS ? PURGE_REST_MAX_MS : ms;
+    struct timespec pause = {.tv_nsec = (long)ms * 1000000};
     nanosleep(&pause, NULL);
 }
 
@@ -145,6 +153,7 @@ static enum store_status purge_thin(struct store *store, struct store_file *file
     int64_t gone = PURGE_DELIVERIES_A_ROUND;
     enum store_status status = STORE_OK;
     while (status == STORE_OK && gone == PURGE_DELIVERIES_A_ROUND) {
+        int64_t began_ms = clock_monotonic_ms();
         status = store_round_begin(store, file->area);
         if (status != STORE_OK)
             return status;
@@ -156,7 +165,7 @@ static enum store_status purge_thin(struct store *store, struct store_file *file
             store_round_abandon(store);
         else
             status = store_round_commit(store);
-        rest();
+        rest_after(began_ms);
     }
     return status;
 }
@@ -171,6 +180,7 @@ static enum store_status purge_area(struct store *store, struct store_file *file
     if (status != STORE_OK)
         return status;
     for (;;) {
+        int64_t began_ms = clock_monotonic_ms();
         status = purge_find(store, file, &purge);
         if (status != STORE_OK || purge.count == 0)
             return status;
@@ -180,18 +190,18 @@ static enum store_status purge_area(struct store *store, struct store_file *file
             status = purge_round(store, file, &purge, removed);
         if (status != STORE_OK)
             return status;
-        rest();
+        rest_after(began_ms);
     }
 }
 
 static enum store_status purge_sessions(struct store *store, int64_t before_ms, int64_t *removed)
 {
     for (;;) {
-        int64_t some = 0;
+        int64_t some = 0, began_ms = clock_monotonic_ms();
         enum store_status status = store_round_begin(store, STORE_RATINGS);
         if (status != STORE_OK)
             return status;
-        status = store_purge_sessions(store, before_ms, PURGE_ROWS / 4, &some);
+        status = store_purge_sessions(store, before_ms, PURGE_ROWS, &some);
         if (status != STORE_OK || some == 0) {
             store_round_abandon(store);
             return status;
@@ -200,7 +210,7 @@ static enum store_status purge_sessions(struct store *store, int64_t before_ms, 
         if (status != STORE_OK)
             return status;
         *removed += some;
-        rest();
+        rest_after(began_ms);
     }
 }
 
@@ -208,12 +218,14 @@ enum store_status store_purge(struct store *store, int64_t before_ms, struct sto
 {
     struct store_purged gone = {0};
     enum store_status status = STORE_OK;
+    store->log_bytes_max = PURGE_LOG_BYTES;
     if (store->examjoint.writable)
         status = purge_area(store, &store->examjoint, before_ms, &gone.events);
     if (status == STORE_OK && store->proview.writable && store->ratings.path)
         status = purge_area(store, &store->proview, before_ms, &gone.callbacks);
     if (status == STORE_OK && store->ratings.writable)
         status = purge_sessions(store, before_ms, &gone.sessions);
+    store->log_bytes_max = 0;
     *purged = gone; /* what is gone is gone, also where the purge was cut short */
     return status;
 }
