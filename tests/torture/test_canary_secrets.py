@@ -36,7 +36,7 @@ ROLES = {"examjoint": ("examjoint",), "proview": ("proview",), "worker": ("provi
 WORKERS = ("username", "password", "app_id")
 ROSTER = "id,password,name\n1001,horse,Ada\n"
 # Cut short so that the tests reach it.
-NGINX = [("client_body_timeout 10s", "client_body_timeout 1s"), ("fastcgi_read_timeout 30s", "fastcgi_read_timeout 1s"),
+NGINX = [("client_body_timeout 10s", "client_body_timeout 1s"), ("fastcgi_read_timeout 30s", "fastcgi_read_timeout 3s"),
          ("client_header_timeout 10s", "client_header_timeout 1s"), ("rate=200r/s", "rate=20r/s"),
          ("burst=2000", "burst=30")]
 
@@ -438,8 +438,10 @@ def every_malformed(w):
                  line + b"Content-Length: -1\r\n\r\n", line + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
                  line + b"Transfer-Encoding: gzip\r\n\r\n", line + b"Content-Length: 999999999999\r\n\r\n",
                  head + b"X: " + b"y" * 9000 + b"\r\n\r\n", head + b"X: " + b"y" * 90000 + b"\r\n\r\n",
-                 line.replace(b" HTTP", b"z" * 9000 + b" HTTP") + b"\r\n", line.replace(b"/webhooks", b"http://%%/webhooks") + b"\r\n",
-                 head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", head + b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n" + b"x" * 99999,
+                 line.replace(b" HTTP", b"z" * 9000 + b" HTTP") + b"\r\n",
+                 line.replace(b"/webhooks", b"http://%%/webhooks") + b"\r\n",
+                 head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+                 head + b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n" + b"x" * 99999,
                  head + b"Expect: 100-continue\r\nContent-Length: 99999\r\n\r\n", head + b"\0\r\n\r\n"):
         w.raw(data)
     w.raw(line, wait=1.5) # its headers stop
@@ -449,8 +451,15 @@ def every_malformed(w):
         s.sendall(head + b"\r\n")
         w.noted("plain", s.recv(65536))
     # More than the limit of requests; then as many as before may come again.
-    statuses = {w.ask("POST", w.path(), b"{}", w.headers()) for _ in range(60)}
-    assert 429 in statuses, statuses
+    connection = support.http.client.HTTPSConnection("127.0.0.1", w.site.port, context=w.site.tls, timeout=20)
+    with contextlib.closing(connection):
+        for _ in range(400): # one connection: faster than the limit, whatever else the machine does
+            connection.request("POST", w.path(), b"{}", dict(w.headers()))
+            answer = connection.getresponse()
+            w.noted("too many", str(answer.headers).encode() + answer.read())
+            if answer.status == 429:
+                break
+    assert answer.status == 429
     time.sleep(2)
 
 
@@ -607,17 +616,23 @@ def test_a_talview_that_cannot_be_reached(make_world):
 
 # --- Faults -----------------------------------------------------------------------------------------------------
 
+def wrong_lines(section, name, value):
+    return ["%s %s" % (name, value), "%s_ = %s" % (name, value), value, "%s_hex = %sg" % (name, value),
+            "%s_hex = %s0" % (name, value.encode().hex()), "%s = %s\n%s = %s" % (name, value, name, value),
+            "%s = %s%s" % (name, value, "x" * 5000), "%s = %s \\\n continued" % (name, value),
+            "%s = %s\n  %s" % (name, value, value), "%s = %s\x01" % (name, value), "%s = %s\0" % (name, value),
+            "%s = %s\n[%s_ x]" % (name, value, section), "%s = %s\n%s_file = /x" % (name, value, name),
+            "%s = \xff%s" % (name, value), "%s = %s /%s" % (name, value, value)]
+
+
 def wrong_configurations(w):
-    """What an operator may get wrong on a line with a secret. What stands in a section's or an option's name, or in the value
-    of an option that is no secret (basic_user), is quoted in messages: nobody could mend it else."""
-    for (section, name), value in w.kept.of.items():
-        for line in ("%s %s" % (name, value), "%s_ = %s" % (name, value), value, "%s_hex = %sg" % (name, value),
-                     "%s_hex = %s0" % (name, value.encode().hex()), "%s = %s\n%s = %s" % (name, value, name, value),
-                     "%s = %s%s" % (name, value, "x" * 5000), "%s = %s \\\n continued" % (name, value),
-                     "%s = %s\n  %s" % (name, value, value), "%s = %s\x01" % (name, value), "%s = %s\0" % (name, value),
-                     "%s = %s\n[%s_ x]" % (name, value, section), "%s = %s\n%s_file = /x" % (name, value, name),
-                     "%s = \xff%s" % (name, value), "%s = %s /%s" % (name, value, value)):
-            yield "[%s other]\n%s\n" % (section, line)
+    """What an operator may get wrong on a line with a secret: each way with one of them, and of each a third of the ways.
+    What stands in a section's or an option's name, or in the value of an option that is no secret (basic_user), is quoted in
+    messages: nobody could mend it else."""
+    for turn, ((section, name), value) in enumerate(w.kept.of.items()):
+        for n, line in enumerate(wrong_lines(section, name, value)):
+            if name == "password" or (turn + n) % 3 == 0:
+                yield "[%s other]\n%s\n" % (section, line)
             if name == "password": # a secret of another section
                 yield "[log]\n%s\n" % line
 
@@ -748,8 +763,8 @@ def test_a_backup_that_is_killed_leaves_no_token(make_world):
         found = [path for path, content in written_files(w.site.path("copy")) if w.kept.names_in(content)]
         assert not found, (at, found)
         assert at < 1000, done
-        at += 2
-    assert killed > 20
+        at += 4
+    assert killed > 10
     # And the whole one lacks nothing else.
     whole, copy = (dump_of(w.site.path(name, "ratings/ratings.db")) for name in ("store", "copy"))
     start = 'INSERT INTO "logins"'
