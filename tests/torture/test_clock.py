@@ -65,7 +65,7 @@ def world(monkeypatch):
 def test_a_fetch_under_way_is_not_begun_again_when_the_clock_jumps_ahead(world):
     w, clock = world()
     slow = w.callback()
-    w.control(sessions={slow: {"delay": 3}})
+    w.control(sessions={slow: {"delay": 2}})
     w.daemon()
     wait_for(lambda: w.counts()["peak"] >= 1 and w.database(
         "SELECT 1 FROM sessions WHERE lease_owner IS NOT NULL"))
@@ -73,7 +73,7 @@ def test_a_fetch_under_way_is_not_begun_again_when_the_clock_jumps_ahead(world):
     clock.set(2 * HOUR)
     other = w.callback()
     wait_for(lambda: w.in_state(slow, other))
-    time.sleep(3.5) # a second call would be logged when it ends
+    time.sleep(2.5) # a second call would be logged when it ends
     counts = w.counts()
     assert counts["by_uuid"] == {slow: 1, other: 1} and counts["logins"] == 1
 
@@ -81,7 +81,7 @@ def test_a_fetch_under_way_is_not_begun_again_when_the_clock_jumps_ahead(world):
 def test_a_callback_that_came_during_such_a_fetch_still_gets_its_own(world):
     w, clock = world()
     slow = w.callback()
-    w.control(sessions={slow: {"steps": [{"delay": 3, "rating": "low"}, {"rating": "high"}]}})
+    w.control(sessions={slow: {"steps": [{"delay": 2.5, "rating": "low"}, {"rating": "high"}]}})
     w.daemon()
     wait_for(lambda: w.database("SELECT 1 FROM sessions WHERE lease_owner IS NOT NULL"))
     time.sleep(0.5)
@@ -145,7 +145,7 @@ def test_a_rating_from_the_future_is_watched_no_longer_than_any_other(world):
     assert w.session(one)["state"] == "rated" and w.session(one)["next_attempt_at"]
     clock.set(0)
     w.daemon()
-    wait_for(lambda: not w.session(one)["next_attempt_at"], 12)
+    wait_for(lambda: not w.session(one)["next_attempt_at"], 15)
     assert w.session(one)["state"] == "rated"
 
 
@@ -181,8 +181,8 @@ def test_a_pause_after_wrong_credentials_is_kept_when_the_clock_is_put_back(worl
 
 def test_no_call_twice_and_no_session_waits_while_the_clock_jumps_about(world):
     w, clock = world({"poll": "1s", "watch_window": "0", "retry_first": "1s"})
-    jumps = (3 * HOUR, -2 * HOUR, 26 * HOUR, -30 * 24 * HOUR, 60, 0, -12 * HOUR, 12 * HOUR)
-    w.control(default={"delay": 0.3})
+    jumps = (3 * HOUR, -2 * HOUR, 26 * HOUR, -30 * 24 * HOUR, 60, -12 * HOUR)
+    w.control(default={"delay": 0.2})
     sessions, daemon = w.callbacks(3), w.daemon()
     for number, jump in enumerate(jumps):
         clock.set(jump)

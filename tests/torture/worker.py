@@ -63,6 +63,7 @@ SETTINGS = {"connect_timeout": 4, "request_timeout": 4, "poll": 1, "transfers": 
 YOUNG_TOKEN = 60 # the worker's own rule
 NEVER = 6        # seconds: the worker has given up long before
 SLACK = 6        # seconds of a busy machine
+BLUR = 4         # seconds by which a busy machine notes a call too late
 RETRY_AFTER = 2  # what a Talview that wants rest asks for; that is waited for by the clock that nobody sets
 
 # --- The table: (name, members of a rule, what the worker is to make of it) ----------------------------------
@@ -327,14 +328,16 @@ class Run:
     # --- What is judged ---------------------------------------------------------------------------------
 
     def killed(self, begin, end):
-        return any(begin <= when <= end for when in self.kills)
+        """A busy stand-in may take a request up only when the worker that sent it is dead."""
+        return any(begin - BLUR <= when <= end for when in self.kills)
 
     def came_late(self, call):
         """Whether the worker had given this call up when its reply came, which a busy machine can do."""
         if call["took"] > SETTINGS["request_timeout"] * 0.6:
             return True
-        session, end = call["path"].rsplit("/", 1)[-1], call["time"] + SETTINGS["request_timeout"] + 1
-        begin, end = (datetime.datetime.fromtimestamp(self.world.fake(when), datetime.timezone.utc).isoformat() for when in (call["time"], end))
+        session, limit = call["path"].rsplit("/", 1)[-1], SETTINGS["request_timeout"] + 1
+        begin, end = (datetime.datetime.fromtimestamp(self.world.fake(call["time"] + when), datetime.timezone.utc).isoformat()
+                      for when in (-limit, limit))
         about = 'msg="login failed"' if session == "login" else session
         return any(about in line and re.search('error="?timeout', line) and begin <= line[5:28] <= end
                    for daemon in self.world.daemons for line in daemon.log().splitlines())
@@ -386,8 +389,10 @@ class Run:
                 self.trouble("a call that nobody may make: %s" % call)
         for session, made in calls.items():
             refused = sum(call["status"] in (401, 403) for call in made)
-            cut = sum(self.killed(call["time"], call["time"] + max(call["took"], 0.2) + 0.5) for call in made)
             made, repeats = self.without_repeats(made)
+            # A reply that the worker had not yet stored when it was killed: on a busy machine that takes a while.
+            ends = [call["time"] for call in made[1:]] + [time.time()]
+            cut = sum(self.killed(call["time"], min(end, call["time"] + call["took"] + BLUR)) for call, end in zip(made, ends))
             if len(made) > attempts[session] + refused + cut:
                 self.excess("%s: %d calls, %d attempts, %d refused, %d killed, %d repeats: %s" % (
                     session, len(made), attempts[session], refused, cut, repeats, self.told(made)))
@@ -416,11 +421,12 @@ class Run:
                     first["time"] - before <= when <= second["time"] for when in self.called[session] + self.retried):
                 streak, again = 0, False
                 continue
-            streak = streak + 1 if kind == "bad" else 0
+            refused = first["status"] in (401, 403)
+            streak = streak if refused else streak + 1 if kind == "bad" else 0
             least = SETTINGS["retry_first"] * 2 ** max(streak - 1, 0) if kind != "good" else SETTINGS["watch_every"]
             least = min(least, SETTINGS["retry_max"]) * 7 / 8 / RATE
-            if gap < 0.9 * least and first["status"] in (401, 403) and not again:
-                streak, again = streak - 1, True # once more with another token
+            if gap < 0.9 * least and refused and not again:
+                again = True # once more with another token
                 continue
             again = False
             if gap < 0.9 * least:
