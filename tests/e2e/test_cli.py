@@ -937,6 +937,26 @@ def test_check_of_a_sound_installation(shop):
     assert re.match(r"(ok|warning|failed)  ", text) and " — " in text
 
 
+@pytest.mark.parametrize("lines, alone", [
+    ("path_token = path-token-0123456789", True),
+    ("path_token_hex = 706174682d746f6b656e2d30313233343536373839", True),
+    ("path_token = path-token-0123456789\npath_token_previous = path-token-9876543210", True),
+    ("path_token = path-token-0123456789\nheader_name = X-S\nheader_secret = canary-header", False),
+    ("path_token = path-token-0123456789\nbasic_user = u\nbasic_password = canary-basic", False),
+    ("header_name = X-S\nheader_secret = canary-header", False),
+])
+@pytest.mark.parametrize("options", [[], ["--for", "proview"], ["--for", "worker"]], ids=" ".join)
+def test_check_warns_of_a_path_token_that_stands_alone(shop, lines, alone, options):
+    """Paths end up in the logs of whoever stands in front."""
+    with open(shop.conf, encoding="utf-8") as f:
+        text = f.read()
+    with open(shop.conf, "w", encoding="utf-8") as f:
+        f.write(text.replace("path_token = path-token-0123456789", lines))
+    found = [line for line in shop.run("check", *options).out.splitlines() if "path token alone" in line]
+    assert [line.split()[0] for line in found] == ["warning"] * alone, found
+    assert not alone or ("[proview pv]" in found[0] and "add a header secret" in found[0])
+
+
 def test_check_start_is_quick_and_needs_no_roster(shop):
     begun = time.monotonic()
     levels(shop, "--start")
