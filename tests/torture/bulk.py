@@ -411,7 +411,7 @@ class Bench:
         self.programs.longest()
         begin = time.monotonic()
         what()
-        time.sleep(0.5)
+        time.sleep(min(0.5, self.options.quiet))
         events = self.load.between(begin, time.monotonic())
         return Measure(events, self.programs.longest())
 
@@ -452,9 +452,9 @@ def lost(events, rows):
 
 def torture(site, options):
     """Returns (events, refused, lost, delays, trouble)."""
-    for name, arguments in (("all.csv", ("c", options.candidates)), ("exam.csv", ("e", options.candidates // 10, None, "exam-2")),
-                            ("passwords.csv", ("p", options.passwords, "a secret word"))):
-        write_roster(site.path(name), *arguments)
+    write_roster(site.path("all.csv"), "c", options.candidates)
+    write_roster(site.path("exam.csv"), "e", options.candidates // 10, exam="exam-2")
+    write_roster(site.path("passwords.csv"), "p", options.passwords, password="a secret word")
     site.start()
     fill(site, options.stored)
     gc.freeze()

@@ -8,6 +8,7 @@ import pytest
 
 from test_kills import HERE, PYTHON, environment
 import bulk
+import support
 
 KINDS = ["import", "replace_exam", "export_csv", "backup", "purge", "check_full", "follow_stopped", "long_reader"]
 
@@ -47,7 +48,8 @@ def test_an_event_that_is_refused_or_lost_is_noticed(number):
 
 def test_an_event_is_late_from_the_instant_it_was_due():
     """One connection and an answer that takes long: the events behind it are late as well."""
-    load = types.SimpleNamespace(numbers=iter(range(9)), sent=[], stop=types.SimpleNamespace(is_set=lambda: len(load.sent) > 2))
+    load = types.SimpleNamespace(numbers=iter(range(9)), sent=[])
+    load.stop = types.SimpleNamespace(is_set=lambda: len(load.sent) > 2)
     begun = bulk.time.monotonic()
     load.next = lambda: bulk.Event(next(load.numbers), begun)
 
@@ -57,3 +59,17 @@ def test_an_event_is_late_from_the_instant_it_was_due():
             return 200, b"{}"
     Slow(load).run()
     assert [event.took > 95 * (i + 1) for i, event in enumerate(load.sent)] == [True] * 3
+
+
+@pytest.mark.parametrize("command", [["roster", "import", "-"], ["events", "--follow"]], ids=["import", "follow"])
+def test_what_takes_long_lets_the_web_programs_go_first(command):
+    site = bulk.Site(bulk.CONF)
+    try:
+        process = subprocess.Popen([os.path.join(support.BUILD, "examhook"), "--config", site.conf_path, *command],
+                                   stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment())
+        polite = max(15, os.getpriority(os.PRIO_PROCESS, 0))
+        assert support.wait_for(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == polite)
+        process.kill()
+        process.communicate()
+    finally:
+        site.close()
