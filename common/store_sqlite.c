@@ -388,10 +388,12 @@ static enum store_status open_lock(struct store *store, struct store_file *file)
     return file->lock_fd >= 0 ? STORE_OK : store_say_errno(store, file->lock_path);
 }
 
-/* The file under our lock is still the one that others would find. */
+/* The file under our lock is still the one that others would find. Where not, errno says why it could not be
+   looked at; 0: it is another one. */
 static bool lock_is_there(const struct store_file *file)
 {
     struct stat ours, named;
+    errno = 0;
     return fstat(file->lock_fd, &ours) == 0 && stat(file->lock_path, &named) == 0 &&
            ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
 }
@@ -409,9 +411,12 @@ enum store_status store_file_lock(struct store *store, struct store_file *file)
                 file->locked = true;
                 return STORE_OK;
             }
-            /* Another is there now, or it cannot be looked at: this too must come to an end. */
+            /* Another is there now; or it cannot be looked at, and waiting would not help. */
+            status = errno == 0 || errno == ENOENT ? STORE_OK : store_say_errno(store, file->lock_path);
             close(file->lock_fd);
             file->lock_fd = -1;
+            if (status != STORE_OK)
+                return status;
         } else if (errno != EWOULDBLOCK && errno != EINTR) {
             return store_say_errno(store, file->lock_path);
         }
