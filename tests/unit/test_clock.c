@@ -95,6 +95,8 @@ static void parses(void **state)
         {"2026-11-22 24:00", "UTC", CLOCK_SYNTAX, NULL},
         {"2026-11-22 09:60", "UTC", CLOCK_SYNTAX, NULL},
         {"2026-11-22 09:00:60", "UTC", CLOCK_SYNTAX, NULL},
+        {"2026-11-22 09:00:5", "UTC", CLOCK_SYNTAX, NULL},
+        {"2026-11-22 09:00:", "UTC", CLOCK_SYNTAX, NULL},
         {"2026-11-22 09:00:00.", "UTC", CLOCK_SYNTAX, NULL},
         {"2026-11-22 09:00:00.1234567890", "UTC", CLOCK_SYNTAX, NULL},
         {"2026-11-22 09:00 CET", "UTC", CLOCK_SYNTAX, NULL},
