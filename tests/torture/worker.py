@@ -416,13 +416,14 @@ class Run:
         # A callback that comes while its session waits for a login asks for a call of its own.
         before = 2 * SETTINGS["request_timeout"] + 2 * SETTINGS["poll"]
         for first, second in zip(made, made[1:]):
-            gap, kind = second["time"] - first["time"], "bad" if self.came_late(first) else kind_of(first)
+            gap, late = second["time"] - first["time"], self.came_late(first)
+            kind = "bad" if late else kind_of(first)
             if self.killed(first["time"], second["time"]) or any(
                     first["time"] - before <= when <= second["time"] for when in self.called[session] + self.retried):
                 streak, again = 0, False
                 continue
             refused = first["status"] in (401, 403)
-            streak = streak if refused else streak + 1 if kind == "bad" else 0
+            streak = streak if refused else streak + 1 if kind == "bad" and not late else 0
             least = SETTINGS["retry_first"] * 2 ** max(streak - 1, 0) if kind != "good" else SETTINGS["watch_every"]
             least = min(least, SETTINGS["retry_max"]) * 7 / 8 / RATE
             if gap < 0.9 * least and refused and not again:
@@ -437,10 +438,10 @@ class Run:
         for told in calls:
             wait = re.search("(429|503) with Retry-After", told["note"] or "")
             end = told["time"] + told["took"]
-            if not wait or told["status"] not in (429, 503) or not re.search("at once|soon|right", told["note"]):
+            # Of another reply the head may not have been taken: cut off, too long, too late.
+            if not wait or told["status"] not in (429, 503) or not re.search(r"\bright\b", told["note"]) or \
+                    not re.search("at once|soon", told["note"]) or self.came_late(told):
                 continue
-            if verdict(*["bad" for name, _, kind in TIMINGS if kind == "bad" and name in told["note"]]) == "bad":
-                continue # it may not have been read
             rest = [c for c in calls if end + 0.4 < c["time"] < end + RETRY_AFTER - 0.3]
             if rest and not self.killed(told["time"], rest[0]["time"]):
                 self.excess("%.2f s after %s: %s" % (rest[0]["time"] - end, told["note"], rest[0]["path"]))
