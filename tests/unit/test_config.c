@@ -43,6 +43,7 @@ static int make_folder(void **state)
         {"open", GOOD_SECRET, sizeof GOOD_SECRET - 1, 0644},
         {"lines", "CANARY-1\nCANARY-2\n", 18, 0600},
         {"short", "CANARY-1\n", 9, 0600},
+        {"blank", " CANARY-secret-1\n", 17, 0600},
         {"nul", "CANARY\0more", 11, 0600},
         {"odd", ODD_SECRET "\r\n", sizeof ODD_SECRET + 1, 0600},
         {"long", long_secret, sizeof long_secret, 0600},
@@ -63,8 +64,8 @@ static int make_folder(void **state)
 
 static int remove_folder(void **state)
 {
-    static const char *const names[] = {"good",  "empty", "newline", "open", "lines",
-                                        "short", "nul",   "odd",     "long", "t.conf"};
+    static const char *const names[] = {"good",  "empty", "newline", "open", "lines", "short",
+                                        "blank", "nul",   "odd",     "long", "t.conf"};
     char *folder = *state, path[64];
     size_t i;
     for (i = 0; i < sizeof names / sizeof names[0]; i++) {
