@@ -93,11 +93,13 @@ struct store_event {
     const char *positions; /* a verification's positions received, "0,1" */
     const char *body;      /* redacted JSON; NULL for a verification */
     bool quarantined;
-    const unsigned char *key; /* SECRET_DIGEST_BYTES (32): equal for repeats; NULL: every one counts */
+    const unsigned char *key;        /* SECRET_DIGEST_BYTES (32): equal for repeats; NULL: every one counts */
+    const unsigned char *erased_key; /* the key of one that was erased, see STORE_ERASED; NULL: not asked */
 };
 
-/* In a step. A second one with the same key is a delivery of the first: its time is kept, and its body where
-   it differs from the first's, for the first STORE_DELIVERIES_KEPT; then only counted. *repeat may be NULL.
+/* In a step. A repeat of an erased event is counted on what is left of that. A second one with the same key
+   is a delivery of the first: its time is kept, and its body where it differs from the first's, for the first
+   STORE_DELIVERIES_KEPT; then only counted. *repeat may be NULL.
  */
 #define STORE_DELIVERIES_KEPT 100
 enum store_status store_event_add(struct store *store, const struct store_event *event, bool *repeat);
@@ -298,6 +300,34 @@ enum store_status store_login_lease(struct store *store, const char *account, co
 /* In a round: what came of it; gives the lease back. */
 enum store_status store_login_put(struct store *store, const char *account, const struct store_login *login);
 
+/* --- One person's rows ---------------------------------------------------------------------------------- */
+
+/*
+ * What is left of an erased row still counts: what it was, when, which account and exam, how it ended, how
+ * often it came. What names the person or was said by or of them is gone. An erased event's identity and an
+ * erased session's or callback's session_uuid begin with STORE_ERASED; behind it stands, for the latter, a
+ * digest of the UUID, so that a later callback of it is known and only counted. An erased event's key becomes
+ * `erased_key`, a keyed hash of it, to the same end.
+ */
+#define STORE_ERASED "erased:"
+#define STORE_ERASED_STATE "erased"
+/* In a round of the examjoint area, for "e12". `secret` is store_identity_key()'s. STORE_ABSENT: no such
+   event, or erased already. */
+enum store_status store_event_erase(struct store *store, const char *id,
+                                    const unsigned char secret[STORE_KEY_BYTES]);
+/* In a round of the ratings area, first of all: the session is not looked at any more, and is found by
+   `person` from now on, so that an erasure that was cut short can be repeated. STORE_OK also for none. */
+enum store_status store_session_hold(struct store *store, const char *account, const char *session_uuid,
+                                     const char *person);
+/* In a round of the proview area: the session's callbacks become one erased row. *count says how many there
+   were. */
+enum store_status store_callbacks_erase(struct store *store, const char *account, const char *session_uuid,
+                                        int64_t now_ms, int64_t *count);
+/* In a round of the ratings area, last of all. A worker that is fetching it finds its lease lost. *count says
+   how many there were: 0 or 1. */
+enum store_status store_session_erase(struct store *store, const char *account, const char *session_uuid,
+                                      int64_t now_ms, int64_t *count);
+
 /* --- The roster ----------------------------------------------------------------------------------------- */
 
 struct candidate_attribute {
@@ -358,14 +388,46 @@ enum store_status store_roster_count(struct store *store, const char *account, i
 
 /* --- Care ----------------------------------------------------------------------------------------------- */
 
-/* Everything last received (sessions: last looked at) before the time, in short rounds beside a running
- * intake. Sessions only if not pending and with no look at them planned; callbacks only if the worker has
- * taken them in, which takes the ratings area to know: without it they stay. *purged also counts what went
- * before a failure. */
-struct store_purged {
-    int64_t events, callbacks, sessions;
+/*
+ * A sweep deletes what is old in the areas that are open for writing, in short rounds beside a running
+ * intake. Then it takes care that nothing of what was deleted remains: the log is cut, and where SQLite left
+ * bytes of it in the unused part of a page they are overwritten.
+ *
+ *   by time      before_ms: everything last received (sessions: last looked at) before it
+ *   a retention  retention_ms > 0: the same, as long before now_ms. It does not trust the clock: see
+ *                STORE_RETENTION_STEP_MS; and of events and callbacks it stops at the first, in the order of
+ *                their arrival, that is young.
+ *
+ * Sessions go only if not pending and with no look at them planned. Callbacks go only if the worker has taken
+ * them in, which takes the ratings area to know: without it they stay, but for a retention, which then goes
+ * by age alone.
+ */
+struct store_sweep_rule {
+    int64_t before_ms, retention_ms, now_ms;
+    unsigned scrub_areas; /* overwrite remains there even if nothing was deleted */
 };
+struct store_purged {
+    int64_t events, callbacks, sessions; /* also what went before a failure */
+    int64_t behind_ms;                   /* a retention: so much was the clock ahead of what it went by */
+    int unsettled;                       /* areas where somebody read all the time: there, bytes may remain */
+};
+/* A retention's time goes on by this much at the most from one sweep to the next, and there is at most one in
+   so long: a clock that jumps years ahead deletes no more than a day's worth an hour. */
+#define STORE_RETENTION_STEP_MS (24 * INT64_C(3600000))
+#define STORE_RETENTION_EVERY_MS (INT64_C(3600000))
+struct store_sweep;
+struct store_sweep *store_sweep_new(struct store *store, const struct store_sweep_rule *rule);
+/* One short step, of some ms; *more false: it is over. What failed may be tried again or given up. */
+enum store_status store_sweep_step(struct store_sweep *sweep, bool *more);
+struct store_purged store_sweep_result(const struct store_sweep *sweep);
+/* Takes NULL. */
+void store_sweep_free(struct store_sweep *sweep);
+/* All of it, with a rest after each step. */
+enum store_status store_sweep(struct store *store, const struct store_sweep_rule *rule,
+                              struct store_purged *purged);
+/* By time, everywhere scrubbed. */
 enum store_status store_purge(struct store *store, int64_t before_ms, struct store_purged *purged);
+
 /* A whole, checked copy of every area into a folder that does not exist yet or is empty. Accounts' tokens are
  * left out, as the key is: they are no one else's. */
 enum store_status store_backup(const char *url, const char *folder, struct buf *why);

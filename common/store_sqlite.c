@@ -960,6 +960,31 @@ static void leave_a_short_log(struct store *store, struct store_file *file)
     store_file_unlock(file);
 }
 
+enum store_status store_log_cut_locked(struct store *store, struct store_file *file)
+{
+    enum store_status status = store_file_ready(store, file);
+    if (status != STORE_OK || !file->wal)
+        return status;
+    sqlite3_busy_timeout(file->db, 0);
+    int code = sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    sqlite3_busy_timeout(file->db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
+    if (code != SQLITE_OK)
+        return store_fail(store, file, "cutting the log");
+    file->wal_frames = 0;
+    file->wal_tried = 0;
+    return STORE_OK;
+}
+
+enum store_status store_log_cut(struct store *store, struct store_file *file)
+{
+    enum store_status status = store_file_lock(store, file);
+    if (status != STORE_OK)
+        return status;
+    status = store_log_cut_locked(store, file);
+    store_file_unlock(file);
+    return status;
+}
+
 static void end_round(struct store *store)
 {
     struct store_file *file = store->round;

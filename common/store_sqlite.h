@@ -7,7 +7,9 @@
  *   store_sqlite_attempts.c   guessing is counted
  *   store_sqlite_callbacks.c  Proview's callbacks
  *   store_sqlite_list.c       events and callbacks read page by page
- *   store_sqlite_care.c       purge, backup, check
+ *   store_sqlite_care.c       backup, check
+ *   store_sqlite_purge.c      what is old goes, and nothing of it remains in the file
+ *   store_sqlite_erase.c      one person's rows lose what names the person
  *   store_sqlite_ratings.c    sessions and their ratings: what came of a look, listing, retry
  *   store_sqlite_queue.c      callbacks taken in, due sessions leased
  *   store_sqlite_logins.c     tokens
@@ -107,6 +109,11 @@ enum store_status store_file_ready(struct store *store, struct store_file *file)
 /* The flock beside the file; waits for store->lock_wait_ms at most. */
 enum store_status store_file_lock(struct store *store, struct store_file *file);
 void store_file_unlock(struct store_file *file);
+/* The log is moved into the file and cut to nothing, so that it holds no older state of a page. STORE_BUSY:
+   somebody reads, or another holds the lock. */
+enum store_status store_log_cut(struct store *store, struct store_file *file);
+/* The same for who holds the lock, outside a round. */
+enum store_status store_log_cut_locked(struct store *store, struct store_file *file);
 /* Creates an empty file with this mode whatever the umask is, given to the owner of its folder where we are
    root. False: errno says why. */
 bool store_file_create(const char *path, mode_t mode);
@@ -165,11 +172,16 @@ extern const char store_schema_proview[];
 extern const char store_schema_ratings[];
 extern const char store_schema_roster[];
 
-/* The other files' part of store_purge(), called within a round of the ratings area: deletes at most `most`
+/* The other files' part of a sweep, called within a round of the ratings area: deletes at most `most`
  * sessions; *removed 0 ends it. */
 enum store_status store_purge_sessions(struct store *store, int64_t before_ms, size_t most, int64_t *removed);
+/* Overwrites what deleting has left in the unused parts of pages, of a file that nobody else has open. */
+enum store_status store_scrub_file(struct store *store, struct store_file *file);
 /* `seq` of the last callback that the worker has taken in; 0 for none. */
 enum store_status store_intake_mark(struct store *store, int64_t *mark);
+/* What stands in place of a session's UUID once it is erased. */
+#define STORE_ERASED_BYTES 80
+void store_erased_uuid(const char *session_uuid, char text[STORE_ERASED_BYTES]);
 /* The roster is opened read-only when first used, and again when another file was put in its place. */
 enum store_status store_roster_reopen(struct store *store);
 

@@ -5,7 +5,7 @@
 
 #define HOUR_MS 3600000
 
-enum { FIND = 0, INSERT, REPEAT, NEXT_SEQ, READ_HOUR, WRITE_HOUR };
+enum { FIND = 0, INSERT, REPEAT, NEXT_SEQ, READ_HOUR, WRITE_HOUR, COUNT_ERASED };
 
 /* The repeats' mark: it never goes back, not even when the newest callbacks are purged. */
 static enum store_status next_seq(struct store *store, struct store_file *file, int64_t *seq)
@@ -167,12 +167,43 @@ static enum store_status count_open(struct store *store, struct store_file *file
     return write_hour(store, file, &hour);
 }
 
+/* Of a session that was erased: it is not due, and what the callback says is not kept. */
+static enum store_status count_erased(struct store *store, struct store_file *file,
+                                      const struct store_callback *callback, bool *there)
+{
+    char erased[STORE_ERASED_BYTES];
+    enum store_status status = STORE_OK;
+    sqlite3_stmt *statement = store_statement(
+        store, file, COUNT_ERASED,
+        "UPDATE callbacks SET deliveries = deliveries + 1,"
+        " last_received_at = max(last_received_at, ?3) WHERE session_uuid = ?1 AND account = ?2",
+        &status);
+    if (!statement)
+        return status;
+    store_erased_uuid(callback->session_uuid, erased);
+    store_bind_text(statement, 1, erased);
+    store_bind_text(statement, 2, callback->account);
+    sqlite3_bind_int64(statement, 3, callback->received_at_ms);
+    status = store_run(store, file, statement, "counting a callback");
+    if (status == STORE_OK)
+        *there = sqlite3_changes64(file->db) > 0;
+    return status;
+}
+
 enum store_status store_callback_add(struct store *store, const struct store_callback *callback,
                                      const struct store_open_limit *limit, bool *repeat)
 {
     struct store_file *file = &store->proview;
     int64_t id = 0, seq = 0;
+    bool erased = false;
     enum store_status status = store_in_round(store, file);
+    if (status == STORE_OK)
+        status = count_erased(store, file, callback, &erased);
+    if (status == STORE_OK && erased) {
+        if (repeat)
+            *repeat = true;
+        return STORE_OK;
+    }
     if (status == STORE_OK)
         status = find(store, file, callback, &id);
     if (status != STORE_OK && status != STORE_ABSENT)

@@ -14,7 +14,8 @@ enum {
     RELEASE_EVENT,
     LIST_DELIVERIES,
     FORGET_EVENT,
-    FORGET_DELIVERIES
+    FORGET_DELIVERIES,
+    COUNT_ERASED
 };
 
 /* A later delivery, and the event that it belongs to. */
@@ -123,12 +124,37 @@ static enum store_status add_delivery(struct store *store, struct store_file *fi
     return status == STORE_OK && is_kept(next.number) ? keep_delivery(store, file, &next) : status;
 }
 
+/* A repeat of what was erased. Its body is the person's and is not kept. */
+static enum store_status count_erased(struct store *store, struct store_file *file,
+                                      const struct store_event *event, bool *there)
+{
+    enum store_status status = STORE_OK;
+    sqlite3_stmt *statement = store_statement(store, file, COUNT_ERASED,
+                                              "UPDATE events SET deliveries = deliveries + 1,"
+                                              " last_received_at = max(last_received_at, ?2) WHERE key = ?1",
+                                              &status);
+    if (!statement)
+        return status;
+    bind_key(statement, 1, event->erased_key);
+    sqlite3_bind_int64(statement, 2, event->received_at_ms);
+    status = store_run(store, file, statement, "counting a delivery");
+    if (status == STORE_OK)
+        *there = sqlite3_changes64(file->db) > 0;
+    return status;
+}
+
 enum store_status store_event_add(struct store *store, const struct store_event *event, bool *repeat)
 {
     struct store_file *file = &store->examjoint;
+    bool there = false;
     enum store_status status = store_in_round(store, file);
-    if (status != STORE_OK)
+    if (status == STORE_OK && event->erased_key)
+        status = count_erased(store, file, event, &there);
+    if (status != STORE_OK || there) {
+        if (status == STORE_OK && repeat)
+            *repeat = true;
         return status;
+    }
     sqlite3_stmt *statement =
         store_statement(store, file, INSERT_EVENT,
                         "INSERT INTO events(received_at, last_received_at, account, event, exam_id,"
@@ -143,7 +169,7 @@ enum store_status store_event_add(struct store *store, const struct store_event 
     status = store_run(store, file, statement, "storing an event");
     if (status != STORE_OK)
         return status;
-    bool there = sqlite3_changes64(file->db) == 0;
+    there = sqlite3_changes64(file->db) == 0;
     if (there)
         status = add_delivery(store, file, event);
     if (status == STORE_OK && repeat)

@@ -194,6 +194,12 @@ enum store_status store_intake_mark(struct store *store, int64_t *mark)
     return status;
 }
 
+/* Its session is never fetched. */
+static bool is_erased(const char *session_uuid)
+{
+    return strncmp(session_uuid, STORE_ERASED, sizeof STORE_ERASED - 1) == 0;
+}
+
 enum store_status store_sessions_intake(struct store *store, int64_t now_ms, int64_t fetches_hour,
                                         size_t most, size_t *taken)
 {
@@ -218,7 +224,8 @@ enum store_status store_sessions_intake(struct store *store, int64_t now_ms, int
             break;
         }
         mark = sqlite3_column_int64(callback, 0);
-        status = take_callback(store, callback, now_ms, fetches_hour);
+        if (!is_erased(store_column_text(callback, 2)))
+            status = take_callback(store, callback, now_ms, fetches_hour);
         count++;
     }
     sqlite3_reset(callback);

@@ -46,6 +46,7 @@ struct roster_build {
     char *account;          /* NULL: any */
     bool begun;             /* the lock is ours, and so is the file */
     bool failed;            /* something went wrong in the middle: never to be put in place */
+    bool leaves;            /* somebody does not come along who is in the file that was copied */
     struct known_column *columns;
     size_t column_count;
     struct buf value;
@@ -140,7 +141,7 @@ static enum store_status open_build(struct roster_build *build)
         return store_fail(build->store, &build->file, "building the roster");
     return execute(build, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = OFF;"
                           "PRAGMA synchronous = OFF; PRAGMA cache_size = -131072;"
-                          "PRAGMA temp_store = MEMORY; BEGIN;");
+                          "PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON; BEGIN;");
 }
 
 static enum store_status clear_lines(struct roster_build *build, const char *account, const char *exam)
@@ -197,6 +198,7 @@ static enum store_status fill_build(struct roster_build *build, bool replace, co
         }
         return status;
     }
+    build->leaves = replace;
     return replace ? clear_lines(build, build->account, exam) : STORE_OK;
 }
 
@@ -412,6 +414,7 @@ static enum store_status write_line(struct roster_build *build, const struct can
     if (status != STORE_OK)
         goto out;
     *was_there = sqlite3_changes(build->file.db) == 0;
+    build->leaves = build->leaves || *was_there;
     *line = sqlite3_last_insert_rowid(build->file.db);
     if (!*was_there)
         goto out;
@@ -506,6 +509,7 @@ enum store_status store_roster_remove(struct roster_build *build, const char *ac
         if (status != STORE_OK)
             break;
         count++;
+        build->leaves = true;
     }
     free(wanted);
     if (status != STORE_ABSENT)
@@ -657,6 +661,8 @@ enum store_status store_roster_commit(struct roster_build *build)
         buf_adds(&build->store->message, "; the roster was not put in place");
     if (status == STORE_OK)
         status = execute(build, "COMMIT");
+    if (status == STORE_OK && build->leaves)
+        status = store_scrub_file(build->store, &build->file);
     if (status == STORE_OK) {
         store_file_disconnect(&build->file);
         status = put_in_place(build);

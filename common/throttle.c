@@ -9,6 +9,7 @@
 #define PURPOSE_UNKNOWN "attempts of nobody"
 #define PURPOSE_IDENTITY "identity of nobody"
 #define PURPOSE_BODY "body of an unknown event"
+#define PURPOSE_ERASED "key of an erased event"
 
 typedef crypto_auth_hmacsha256_state hmac;
 
@@ -117,4 +118,14 @@ void throttle_body_digest(const unsigned char secret[STORE_KEY_BYTES], const cha
     if (len)
         crypto_auth_hmacsha256_update(&state, (const unsigned char *)body, len);
     end(&state, digest);
+}
+
+void throttle_erased_key(const unsigned char secret[STORE_KEY_BYTES], const unsigned char event_key[32],
+                         unsigned char key[32])
+{
+    hmac state;
+    begin(&state, secret, PURPOSE_ERASED);
+    add_length(&state, 32);
+    crypto_auth_hmacsha256_update(&state, event_key, 32);
+    end(&state, key);
 }

@@ -26,5 +26,9 @@ void throttle_unknown_text(const unsigned char secret[STORE_KEY_BYTES], const ch
  * could be guessed at. */
 void throttle_body_digest(const unsigned char secret[STORE_KEY_BYTES], const char *body, size_t len,
                           unsigned char digest[32]);
+/* What becomes of an event's key when it is erased: the key is a plain digest of few facts, and who knows the
+ * others could try respondents against it. */
+void throttle_erased_key(const unsigned char secret[STORE_KEY_BYTES], const unsigned char event_key[32],
+                         unsigned char key[32]);
 
 #endif

@@ -83,7 +83,7 @@ static enum store_status keep(struct examjoint *examjoint, const struct request 
 {
     struct buf body = BUF_INIT;
     struct buf reason = BUF_INIT;
-    unsigned char digest[32], key[EVENT_KEY_BYTES];
+    unsigned char digest[32], key[EVENT_KEY_BYTES], erased_key[EVENT_KEY_BYTES];
     const char *account = data->account->name;
     bool quarantined = data->trouble != EVENT_OK;
 
@@ -95,6 +95,7 @@ static enum store_status keep(struct examjoint *examjoint, const struct request 
     } else {
         event_key(account, &data->event, digest, key);
     }
+    throttle_erased_key(examjoint->identity_key, key, erased_key);
     struct store_event event = {
         .received_at_ms = request->received_at_ms,
         .account = account,
@@ -108,6 +109,7 @@ static enum store_status keep(struct examjoint *examjoint, const struct request 
         .body = buf_str(&body),
         .quarantined = quarantined,
         .key = key,
+        .erased_key = erased_key,
     };
     enum store_status status = store_event_add(examjoint->store, &event, NULL);
     buf_release(&reason);
