@@ -11,6 +11,7 @@
 
 #include "../common/clock.h"
 #include "../common/log.h"
+#include "../common/retention.h"
 
 #define INTAKE_STEP 8  /* callbacks taken in at a time ... */
 #define INTAKE_MOST 96 /* ... up to so many in one round, ... */
@@ -546,16 +547,34 @@ static void wind_up(struct worker *worker)
         (void)do_round(worker, true);
 }
 
+/* --once leaves it to who called: it may delete more than the worker. */
+static void delete_old(struct worker *worker, struct retention *retention)
+{
+    if (!worker->run->once)
+        retention_step(retention, worker->store, worker->config->retention_ms);
+}
+
+static int64_t wait_or_delete(const struct worker *worker, const struct retention *retention)
+{
+    int64_t wait = wait_time(worker);
+    int64_t old = worker->run->once ? -1 : retention_wait(retention, worker->config->retention_ms);
+    return old >= 0 && old < wait ? old : wait;
+}
+
 static enum store_status loop(struct worker *worker)
 {
+    struct retention retention = RETENTION_INIT;
     enum store_status status = STORE_OK;
     while (status == STORE_OK && !stop_wanted(worker)) {
         status = look(worker);
         start_waiting(worker);
         if (worker->run->once && worker->idle && worker->job_count == 0 && !logging_in(worker))
             break;
-        talview_step(worker->talview, wait_time(worker), worker->run->stop_fd, on_done, worker);
+        delete_old(worker, &retention);
+        talview_step(worker->talview, wait_or_delete(worker, &retention), worker->run->stop_fd, on_done,
+                     worker);
     }
+    retention_end(&retention);
     wind_up(worker);
     return status;
 }

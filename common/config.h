@@ -104,6 +104,7 @@ struct config {
     /* [store] */
     char *store_url;
     int64_t lock_wait_ms; /* how long a writer waits for another before it says busy */
+    int64_t retention_ms; /* what is older is deleted; 0: nothing is */
     /* [log] */
     enum log_level log_level;
     /* [server] */

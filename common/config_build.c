@@ -353,6 +353,7 @@ static const struct place {
 } places[] = {
     TEXT("store", "url", store_url),
     NUMBER("store", "lock_wait", lock_wait_ms),
+    NUMBER("store", "retention", retention_ms),
     {"log", "level", PLACE_LEVEL, offsetof(struct config, log_level)},
     NUMBER("server", "body_limit", body_limit_bytes),
     NUMBER("server", "request_wait", request_wait_ms),
@@ -418,7 +419,7 @@ static void fill_place(const struct building *b, const struct place *place)
         return;
     switch (place->kind) {
     case PLACE_NUMBER:
-        *(int64_t *)(void *)at = config_value_number(option, text);
+        *(int64_t *)(void *)at = text ? config_value_number(option, text) : 0;
         break;
     case PLACE_TEXT:
         *(char **)(void *)at = config_absolute(b->source, option, text);

@@ -18,6 +18,8 @@ const struct config_option config_options[] = {
      "Where everything is kept: sqlite: and a folder."},
     {"store", "lock_wait", CONFIG_DURATION, "2s", 0, S(60), NULL, ALL, false,
      "How long a writer waits for another one before it gives up."},
+    {"store", "retention", CONFIG_DURATION, NULL, D(30), D(3650), NULL, ALL, false,
+     "After how long what was received and fetched is deleted; without it, never."},
 
     {"log", "level", CONFIG_CHOICE, "info", 0, 0, "error|warn|info|debug", ALL, false,
      "What is logged: this level and those above it."},

@@ -19,6 +19,7 @@
 #include "../common/clock.h"
 #include "../common/log.h"
 #include "../common/notify.h"
+#include "../common/retention.h"
 #include "guard.h"
 #include "hash_pool.h"
 
@@ -36,6 +37,8 @@
 /* How often time limits are looked at; more often while passwords are being checked. */
 #define TICK_MS 500
 #define TICK_HASHING_MS 50
+/* How often what is old is thought of while there is always something to do. */
+#define OLD_BUSY_MS 1000
 /* Whoever waits for a password check is kept with its body and the tree made of it, some twenty times as
  * large. A candidate's body is small and always welcome; larger ones share so many bytes. */
 #define HASHING_SMALL_BYTES 4096
@@ -81,7 +84,7 @@ struct loop {
     const char *unlink_path; /* our own socket, to be removed at the end */
     bool stopping, listening;
     bool full; /* not listening since as many connections are there as may be */
-    int64_t stop_at_ms, tick_at_ms;
+    int64_t stop_at_ms, tick_at_ms, old_at_ms;
     struct hash_pool *pool;
     struct guard_limits limits;
     unsigned char *peek;
@@ -90,6 +93,7 @@ struct loop {
     int64_t count, count_max, hashing;
     int64_t hashing_large_bytes; /* of the bodies of those that are being checked, but for small ones */
     bool left_over;              /* a full round left requests behind: no waiting */
+    struct retention retention;
     struct connection *round[ROUND_MAX];
     size_t round_count;
 };
@@ -742,11 +746,31 @@ static void tick(struct loop *loop, int64_t now_ms)
         resume_listening(loop);
 }
 
+/* What is old goes while nobody waits; under a load without end, a step a second. */
+static void delete_old(struct loop *loop, bool busy)
+{
+    int64_t now = clock_monotonic_ms();
+
+    if (loop->stopping || (busy && now < loop->old_at_ms))
+        return;
+    loop->old_at_ms = now + OLD_BUSY_MS;
+    retention_step(&loop->retention, loop->program->store, loop->program->config->retention_ms);
+}
+
+static int wait_ms(const struct loop *loop)
+{
+    int64_t tick = tick_ms(loop);
+    int64_t old = retention_wait(&loop->retention, loop->program->config->retention_ms);
+
+    if (loop->left_over || loop->round_count > 0)
+        return 0;
+    return (int)(old >= 0 && old < tick && !loop->stopping ? old : tick);
+}
+
 static void turn(struct loop *loop)
 {
     struct epoll_event events[EVENTS_A_TURN];
-    int wait_ms = loop->left_over || loop->round_count > 0 ? 0 : tick_ms(loop);
-    int count = epoll_wait(loop->epoll, events, EVENTS_A_TURN, wait_ms);
+    int count = epoll_wait(loop->epoll, events, EVENTS_A_TURN, wait_ms(loop));
 
     loop->left_over = false;
     if (count > 0)
@@ -755,8 +779,10 @@ static void turn(struct loop *loop)
         collect_hashed(loop);
     tick(loop, clock_monotonic_ms());
     collect_ready(loop);
+    bool busy = count > 0 || loop->left_over || loop->round_count > 0 || loop->hashing > 0;
     if (loop->round_count > 0)
         round_run(loop);
+    delete_old(loop, busy);
     if (loop->stopping)
         stop_idle(loop);
     else if (loop->full && loop->count < loop->count_max)
@@ -822,6 +848,7 @@ static void loop_close(struct loop *loop)
     while ((c = TAILQ_FIRST(&loop->connections)))
         connection_close(loop, c);
     hash_pool_free(loop->pool);
+    retention_end(&loop->retention);
     for (size_t i = 0; i < 4; i++) {
         int fd = (int[]){loop->listener, loop->epoll, loop->signals, loop->done_fd}[i];
         if (fd >= 0)

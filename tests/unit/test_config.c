@@ -285,6 +285,7 @@ static void has_defaults(void **state)
     struct config *config = load(*state, "", CONFIG_WORKER);
     assert_string_equal(config->store_url, "sqlite:/var/lib/examhook");
     assert_int_equal(config->lock_wait_ms, 2000);
+    assert_int_equal(config->retention_ms, 0);
     assert_int_equal(config->log_level, LOG_LEVEL_INFO);
     assert_int_equal(config->body_limit_bytes, 65536);
     assert_int_equal(config->request_wait_ms, 10000);
@@ -329,7 +330,7 @@ static void takes_values(void **state)
 {
     struct config *config = load(
         *state,
-        "[store]\nurl = sqlite:state/here\nlock_wait = 0\n[server]\nbody_limit = 2048\n"
+        "[store]\nurl = sqlite:state/here\nlock_wait = 0\nretention = 400d\n[server]\nbody_limit = 2048\n"
         "[verify]\nlanguages = texts\nnocase = email , matriculation\nbudget = 50s\n"
         "[roster]\ntimezone = Europe/Berlin\nhash = bcrypt\n[worker]\nproxy = http://proxy.example:3128\n",
         CONFIG_WORKER);
@@ -339,6 +340,7 @@ static void takes_values(void **state)
     snprintf(expected, sizeof expected, "%s/texts", (char *)*state);
     assert_string_equal(config->languages, expected);
     assert_int_equal(config->lock_wait_ms, 0);
+    assert_int_equal(config->retention_ms, INT64_C(400) * 24 * 3600 * 1000);
     assert_int_equal(config->body_limit_bytes, 2048);
     assert_int_equal(config->budget_ms, 50000);
     assert_true(config_is_nocase(config, "email") && config_is_nocase(config, "matriculation"));
@@ -594,6 +596,7 @@ static void prints_what_counts(void **state)
     static const char *const lines[] = {
         "url = sqlite:/x/y",
         "lock_wait = 2s",
+        "# retention =",
         "level = debug",
         "nocase = email",
         "budget = 7s",
@@ -672,7 +675,7 @@ static bool is_account_section(const struct config_option *o)
 
 /* Every option there is, none of them at its default, and values that a reader could stumble over. */
 static const char everything[] =
-    "[store]\nurl = sqlite:state/here ; relative\nlock_wait = 3s\n"
+    "[store]\nurl = sqlite:state/here ; relative\nlock_wait = 3s\nretention = 90d\n"
     "[log]\nlevel = debug\n"
     "[server]\nbody_limit = 32K\nrequest_wait = 11s\nconnections = 100\n"
     "[verify]\nbudget = 7s\nhash_threads = 3\nqueue = 77\nlanguages = my texts\n"
@@ -730,7 +733,8 @@ static void assert_same_general(const struct config *a, const struct config *b)
     assert_string_equal(b->nocase[0], "email");
     assert_string_equal(b->nocase[1], "login_name");
     assert_null(b->nocase[2]);
-    SAME(lock_wait_ms), SAME(log_level), SAME(body_limit_bytes), SAME(request_wait_ms), SAME(connections_max);
+    SAME(lock_wait_ms), SAME(retention_ms), SAME(log_level), SAME(body_limit_bytes), SAME(request_wait_ms),
+        SAME(connections_max);
     SAME(budget_ms), SAME(hash_threads), SAME(queue_max), SAME(throttle_failures), SAME(throttle_window_ms);
     SAME(throttle_pause_ms), SAME(throttle_rows), SAME(throttle_spike), SAME(open_count_hour);
     SAME(open_bytes_hour), SAME(fetches_session_hour), SAME(transfers_max), SAME(connect_timeout_ms);
@@ -1043,7 +1047,7 @@ static void add_default(struct buf *text, const struct config_option *o)
     config_value_format(o->type, o->min, text);
     buf_adds(text, " to ");
     config_value_format(o->type, o->max, text);
-    buf_addf(text, "; %s by default.", o->fallback);
+    buf_addf(text, "; %s by default.", o->fallback ? o->fallback : "none");
 }
 
 static bool manual_has(const char *page, const struct config_option *o)
