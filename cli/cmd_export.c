@@ -4,22 +4,26 @@
 
 #include "cli.h"
 #include "output.h"
+#include "person.h"
 #include "rows.h"
 #include "../common/json.h"
 
 #define PAGE 500
 
-enum { KEY_FORMAT = 'f', KEY_WHAT = 'w', KEY_SINCE = 's' };
+enum { KEY_FORMAT = 'f', KEY_WHAT = 'w', KEY_SINCE = 's', KEY_RESPONDENT = 'r', KEY_ACCOUNT = 'a' };
 
 const struct cli_option cmd_export_options[] = {
     {"format", "FORMAT", KEY_FORMAT, "json (one object a line, the default) or csv (RFC 4180)"},
     {"what", "KIND", KEY_WHAT, "events or sessions"},
     {"since", "T", KEY_SINCE, "only what was received from then on: a time, or how long ago (2h)"},
+    {"respondent", "ID", KEY_RESPONDENT, "all that is held of one person instead, as JSON"},
+    {"account", "A", KEY_ACCOUNT, "with --respondent: only in that account (several times: in each of them)"},
     {NULL, NULL, 0, NULL},
 };
 
 struct export_options {
-    const char *since;
+    const char *since, *respondent;
+    struct texts accounts;
     bool csv, events, sessions;
 };
 
@@ -34,6 +38,10 @@ static int read_options(struct cli *cli, int argc, char **argv, struct export_op
             what = value;
         else if (key == KEY_SINCE)
             options->since = value;
+        else if (key == KEY_RESPONDENT)
+            options->respondent = value;
+        else if (key == KEY_ACCOUNT)
+            texts_add(&options->accounts, value);
         else
             return CLI_USAGE;
     }
@@ -42,6 +50,10 @@ static int read_options(struct cli *cli, int argc, char **argv, struct export_op
     options->csv = !strcmp(format, "csv");
     if (!options->csv && strcmp(format, "json"))
         return cli_usage(cli, "--format is csv or json");
+    if (options->respondent && (options->csv || what || options->since || !options->respondent[0]))
+        return cli_usage(cli, "--respondent needs an ID and gives all there is, as JSON");
+    if (options->accounts.count && !options->respondent)
+        return cli_usage(cli, "--account goes with --respondent");
     options->events = !what || !strcmp(what, "events");
     options->sessions = what ? !strcmp(what, "sessions") : !options->csv;
     if (!options->events && !options->sessions)
@@ -160,8 +172,10 @@ int cmd_export(struct cli *cli, int argc, char **argv)
         code = cli_config(cli, cli->command->role, &config);
     if (!code) {
         cli_step_back();
-        code = run(cli, config, &options);
+        code = options.respondent ? person_export(cli, config, options.respondent, &options.accounts)
+                                  : run(cli, config, &options);
     }
+    texts_release(&options.accounts);
     config_free(config);
     return code;
 }

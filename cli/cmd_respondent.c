@@ -1,19 +1,24 @@
-/* examhook respondent ID: one person's story in order, from both services. */
+/* examhook respondent ID: one person's story in order, from both services; or erased. */
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
 #include "output.h"
+#include "person.h"
 #include "rows.h"
 #include "../common/json.h"
 
 #define PAGE 500
 
-enum { KEY_JSON = 'j' };
+enum { KEY_JSON = 'j', KEY_ERASE = 'e', KEY_YES = 'y', KEY_ACCOUNT = 'a', KEY_ALSO = 'b' };
 
 const struct cli_option cmd_respondent_options[] = {
     {"json", NULL, KEY_JSON, "one JSON object a line, each with \"at\" and \"kind\""},
+    {"erase", NULL, KEY_ERASE, "erase the person from every file; what is counted stays, without a name"},
+    {"yes", NULL, KEY_YES, "with --erase: without asking"},
+    {"account", "A", KEY_ACCOUNT, "with --erase: only in that account (several times: in each of them)"},
+    {"also", "EVENT", KEY_ALSO, "with --erase: that event too (e12), which only mentions the person"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -295,24 +300,50 @@ static int run(struct cli *cli, const struct config *config, const char *id, boo
     return code;
 }
 
-int cmd_respondent(struct cli *cli, int argc, char **argv)
+/* CLI_FINE: go on. */
+static int read_options(struct cli *cli, int argc, char **argv, struct erase_options *options, bool *erase)
 {
-    struct config *config = NULL;
     const char *value;
-    bool json = false;
-    int code;
 
     for (int key; (key = cli_option_next(cli, argc, argv, &value)) != -1;) {
-        if (key != KEY_JSON)
+        if (key == KEY_JSON)
+            options->json = true;
+        else if (key == KEY_ERASE)
+            *erase = true;
+        else if (key == KEY_YES)
+            options->yes = true;
+        else if (key == KEY_ACCOUNT)
+            texts_add(&options->accounts, value);
+        else if (key == KEY_ALSO)
+            texts_add(&options->also, value);
+        else
             return CLI_USAGE;
-        json = true;
     }
     if (argc - optind != 1 || !argv[optind][0])
         return cli_usage(cli, "needs one ID");
-    code = cli_config(cli, cli->command->role, &config);
-    if (code)
-        return code;
-    code = run(cli, config, argv[optind], json);
+    if (!*erase && (options->yes || options->accounts.count || options->also.count))
+        return cli_usage(cli, "--yes, --account and --also go with --erase");
+    for (size_t i = 0; i < options->also.count; i++) {
+        if (options->also.list[i][0] != 'e')
+            return cli_usage(cli, "--also takes an event of ExamJoint, as e12");
+    }
+    options->id = argv[optind];
+    return CLI_FINE;
+}
+
+int cmd_respondent(struct cli *cli, int argc, char **argv)
+{
+    struct erase_options options = {0};
+    struct config *config = NULL;
+    bool erase = false;
+    int code = read_options(cli, argc, argv, &options, &erase);
+
+    if (!code)
+        code = cli_config(cli, cli->command->role, &config);
+    if (!code)
+        code = erase ? person_erase(cli, config, &options) : run(cli, config, options.id, options.json);
+    texts_release(&options.accounts);
+    texts_release(&options.also);
     config_free(config);
     return code;
 }

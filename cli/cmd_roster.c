@@ -10,6 +10,7 @@
 #include "output.h"
 #include "progress.h"
 #include "roster_file.h"
+#include "rows.h"
 #include "../common/json.h"
 #include "../common/password.h"
 
@@ -214,42 +215,12 @@ struct listing {
     struct table *table; /* NULL: JSON */
 };
 
-/* The kind of a hash, for people: the hash itself is shown nowhere. */
-static const char *secret_kind(const struct candidate *c)
-{
-    if (!c->password_hash)
-        return NULL;
-    return !strncmp(c->password_hash, "$y$", 3)   ? "yescrypt"
-           : !strncmp(c->password_hash, "$6$", 3) ? "sha512crypt"
-                                                  : "bcrypt";
-}
-
-static void add_attributes(struct buf *object, const struct candidate *c)
-{
-    json_add_key(object, "attributes");
-    buf_addc(object, '{');
-    for (size_t i = 0; i < c->attribute_count; i++)
-        json_add_member(object, c->attributes[i].column, c->attributes[i].value);
-    buf_addc(object, '}');
-}
-
 static void list_json(FILE *out, const struct candidate *c)
 {
     struct buf object = BUF_INIT;
 
     buf_addc(&object, '{');
-    json_add_member(&object, "account", c->account);
-    json_add_member(&object, "id", c->id);
-    json_add_member(&object, "email", c->email);
-    json_add_member(&object, "name", c->name);
-    json_add_member(&object, "password_kind", secret_kind(c));
-    json_add_member(&object, "photo", c->photo);
-    json_add_member(&object, "about", c->about);
-    output_member_json(&object, "data", c->data);
-    json_add_member(&object, "exam", c->exam);
-    output_member_time(&object, "opens", c->opens_ms);
-    output_member_time(&object, "closes", c->closes_ms);
-    add_attributes(&object, c);
+    rows_candidate_members(&object, c);
     buf_addc(&object, '}');
     output_json(out, &object);
     buf_release(&object);
@@ -267,7 +238,7 @@ static bool list_line(void *context, const struct candidate *c)
     table_cell(listing->table, c->id);
     table_cell(listing->table, c->email);
     table_cell(listing->table, c->name);
-    table_cell(listing->table, secret_kind(c));
+    table_cell(listing->table, rows_secret_kind(c));
     table_cell(listing->table, c->exam ? c->exam : "(any)");
     table_cell_time(listing->table, c->opens_ms);
     table_cell_time(listing->table, c->closes_ms);

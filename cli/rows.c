@@ -102,6 +102,35 @@ void rows_session_members(struct buf *object, const struct store_session_row *ro
     history(object, row);
 }
 
+const char *rows_secret_kind(const struct candidate *candidate)
+{
+    if (!candidate->password_hash)
+        return NULL;
+    return !strncmp(candidate->password_hash, "$y$", 3)   ? "yescrypt"
+           : !strncmp(candidate->password_hash, "$6$", 3) ? "sha512crypt"
+                                                          : "bcrypt";
+}
+
+void rows_candidate_members(struct buf *object, const struct candidate *candidate)
+{
+    json_add_member(object, "account", candidate->account);
+    json_add_member(object, "id", candidate->id);
+    json_add_member(object, "email", candidate->email);
+    json_add_member(object, "name", candidate->name);
+    json_add_member(object, "password_kind", rows_secret_kind(candidate));
+    json_add_member(object, "photo", candidate->photo);
+    json_add_member(object, "about", candidate->about);
+    output_member_json(object, "data", candidate->data);
+    json_add_member(object, "exam", candidate->exam);
+    output_member_time(object, "opens", candidate->opens_ms);
+    output_member_time(object, "closes", candidate->closes_ms);
+    json_add_key(object, "attributes");
+    buf_addc(object, '{');
+    for (size_t i = 0; i < candidate->attribute_count; i++)
+        json_add_member(object, candidate->attributes[i].column, candidate->attributes[i].value);
+    buf_addc(object, '}');
+}
+
 static void time_cell(FILE *out, int64_t ms)
 {
     char text[CLOCK_TEXT_BYTES];

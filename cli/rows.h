@@ -10,6 +10,9 @@
 /* Members go into an object that stands open at the end of `object`. */
 void rows_event_members(struct buf *object, const struct store_event_row *row);
 void rows_session_members(struct buf *object, const struct store_session_row *row);
+void rows_candidate_members(struct buf *object, const struct candidate *candidate);
+/* The kind of a hash, for people: the hash itself is shown nowhere. NULL: there is none. */
+const char *rows_secret_kind(const struct candidate *candidate);
 /* For a table: why, with the positions that were sent where [fields] maps others; else the flags. */
 void rows_event_note(struct buf *out, const struct store_event_row *row);
 /* One rating of a session's history as {"at", "rating", "rating_raw", "status"}. */
