@@ -265,6 +265,7 @@ class Run:
             self.pause(chance.uniform(0.1, 0.6))
             self.trouble_step()
         self.recover()
+        self.settle()
         self.judge_calls()
         self.judge_logins()
         self.finish()
@@ -298,9 +299,14 @@ class Run:
         patience = SETTINGS["retry_first"] + (SETTINGS["failure_wait"] + 4 * SETTINGS["retry_max"]) / RATE + bound + \
             6 * SETTINGS["request_timeout"]
         rows = self.quiet(self.sessions, patience)
+        self.settle()
         self.judge_sessions(rows)
         if any(rows.get(session, {}).get("state") == "parked" for session in good):
             self.retry(good)
+
+    def settle(self):
+        """A call is in the log only when the stand-in is done with it, which may be after the worker is."""
+        worker_support.wait_for(lambda: self.world.state.active == 0, NEVER + SLACK)
 
     def retry(self, good):
         self.retried.append(time.time())
@@ -467,6 +473,7 @@ class Run:
                 self.excess("a login %.2f s after %s%s" % (gap, first["note"] or first["status"], "" if needed else ", for nothing"))
 
     def finish(self):
+        worker_support.wait_for(lambda: "is up" in self.worker.log(), SLACK) # before that, SIGTERM ends it at once
         status = self.worker.stop()[0]
         if status:
             self.trouble("the worker ended with %d" % status)
