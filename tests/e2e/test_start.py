@@ -13,7 +13,8 @@ def run(tmp_path):
     config = tmp_path / "examhook.conf"
     config.write_text(CONFIG.format(folder=tmp_path))
     config.chmod(0o600)
-    done = subprocess.run([BUILD / "examhook", "--config", config, "migrate"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([BUILD / "examhook", "--config", config, "migrate"], capture_output=True, text=True,
+                          timeout=60)
     assert done.returncode == 0, done.stderr
 
     def start(name, *words):
@@ -31,7 +32,8 @@ def test_help_and_version(run, name):
     assert done.returncode == 0 and done.stdout.startswith(f"{name}.fcgi ") and done.stdout.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["--sockt=x"], ["--config"], ["more"]], ids=["unknown", "no value", "a word too many"])
+@pytest.mark.parametrize("words", [["--sockt=x"], ["--config"], ["more"]],
+                         ids=["unknown", "no value", "a word too many"])
 def test_a_wrong_command_line(run, words):
     done = run("examjoint", *words)
     assert done.returncode == 2
@@ -61,4 +63,4 @@ def test_a_folder_that_is_not_there(run, tmp_path):
 def test_a_group_that_is_not_there(run, tmp_path):
     said = refused(run, "--socket", tmp_path / "s.sock", "--socket-group", "nobody-has-this-group")
     assert "there is no group nobody-has-this-group" in said
-    assert not list(tmp_path.glob("s.sock*"))  # nothing is left lying
+    assert not list(tmp_path.glob("s.sock*")) # nothing is left lying
