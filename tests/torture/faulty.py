@@ -20,7 +20,8 @@ FAULTS = {"EIO": (ERROR, errno.EIO), "ENOSPC": (ERROR, errno.ENOSPC), "EINTR": (
           "EMFILE": (ERROR, errno.EMFILE), "ENOMEM": (ERROR, errno.ENOMEM), "late EIO": (LATE_ERROR, errno.EIO),
           "short": (SHORT, 0), "nothing": (NOTHING, 0), "torn": (TORN, 0), "kill": (KILL, 0)}
 KILLS = ("torn", "kill")
-# What may happen to each call. To unlock never fails, on a file that is open. A read needs no kill: what is on the disk is what was there after the call before.
+# What may happen to each call. To unlock never fails, on a file that is open. A read needs no kill: what is on the disk
+# is what was there after the call before.
 POSSIBLE = {
     "open": ("EIO", "ENOSPC", "EINTR", "EMFILE", "kill"), "read": ("EIO", "EINTR", "short"),
     "write": ("EIO", "ENOSPC", "EINTR", "short", "nothing", "torn", "kill"),

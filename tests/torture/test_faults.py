@@ -9,7 +9,7 @@ import pytest
 from test_kills import HERE, PYTHON, environment
 
 # One of each: plain CGI with both journals, several at once, the long-running program, a command and the worker.
-SERIES = ("cgi event rollback", "cgi wrong used", "many callback used", "served throttled", "killed callback",
+SERIES = ("cgi event rollback", "many callback used", "served throttled", "killed callback",
           "command import", "command config")
 
 
