@@ -88,7 +88,7 @@ def test_the_operator_on_a_full_disk(disk):
     with open(roster, "w", encoding="utf-8") as f:
         f.write("id,password_hash,name\n" + "".join("n%d,,%s\n" % (i, "x" * 500) for i in range(2000)))
     purged = [disk.taken("examjoint", pad=500) for _ in range(60)]
-    with sqlite3.connect(disk.file("examjoint"), timeout=5) as db:
+    with contextlib.closing(sqlite3.connect(disk.file("examjoint"), timeout=5)) as db, db:
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.executemany("UPDATE events SET received_at = received_at - 90000000, last_received_at = last_received_at - 90000000"
                        " WHERE respondent_id = ?", [(name,) for name in purged])
@@ -265,7 +265,8 @@ HOLD_SECONDS = float(os.environ.get("EXAMHOOK_HOLD_SECONDS") or 2)
 
 @pytest.mark.parametrize("how", ["flock", "sqlite"])
 def test_somebody_holds_the_store(disk, how):
-    """[store] lock_wait is 1 s here, and 2 s by itself: everybody has an answer soon, all the time, and a candidate long before the budget of 20 s."""
+    """[store] lock_wait is 1 s here, and 2 s by itself: everybody has an answer soon, all the time, and a candidate long
+    before the budget of 20 s."""
     longest, verified, words = 0, [], set()
 
     def client(number, until):
@@ -281,6 +282,7 @@ def test_somebody_holds_the_store(disk, how):
             time.sleep(0.2)
 
     since = disk.mark("examjoint")
+    assert "errorMessage" in disk.verify(password="wrong").json # something for `unlock` to forget
     with disk.lives(), concurrent.futures.ThreadPoolExecutor(8) as pool:
         with disk.held("examjoint", how), disk.held("proview", how):
             until = time.monotonic() + HOLD_SECONDS
@@ -544,7 +546,7 @@ def test_a_store_of_another_version(broken, version, said, advice):
     """Too new, too old: at the start, and where it becomes so under a running program that opens it anew."""
     with broken.away(*ROUTES), broken.put_back_later():
         for route in ROUTES:
-            with sqlite3.connect(broken.file(route)) as db:
+            with contextlib.closing(sqlite3.connect(broken.file(route))) as db:
                 db.execute("PRAGMA user_version = %d" % version)
             is_error(broken.send(route, by=broken.cgi)[1], "not_stored")
             assert said in broken.cgi_log and said in broken.fails(route)
