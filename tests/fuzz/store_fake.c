@@ -229,3 +229,29 @@ enum store_status store_roster_dummy(struct store *store, const char *account, c
         snprintf(setting, size, "%s", password_default_dummy());
     return status;
 }
+
+/* Nothing is ever old here: no target configures a retention. */
+struct store_sweep *store_sweep_new(struct store *store, const struct store_sweep_rule *rule)
+{
+    (void)store;
+    (void)rule;
+    return NULL;
+}
+
+enum store_status store_sweep_step(struct store_sweep *sweep, bool *more)
+{
+    (void)sweep;
+    *more = false;
+    return STORE_OK;
+}
+
+struct store_purged store_sweep_result(const struct store_sweep *sweep)
+{
+    (void)sweep;
+    return (struct store_purged){0};
+}
+
+void store_sweep_free(struct store_sweep *sweep)
+{
+    (void)sweep;
+}
