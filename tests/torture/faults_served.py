@@ -164,13 +164,13 @@ class Served(Place):
         """As a program just started, whose store is as it was kept; after a kill it is started again."""
         self.fresh()
         number = self.number()
+        self.make_throttled(number)
         self.faulty.arm(n, fault)
         answer, wrong = self.deliver(number, size), None
-        if self.faulty.rest():
+        fired = self.faulty.rest()
+        if fired:
             tally.point(call, fault)
-        else:
-            wrong = "the call was not made"
-        if fault in KILLS:
+        if fired and fault in KILLS:
             if self.process.wait() != -signal.SIGKILL:
                 wrong = "ended with %s: %s" % (self.process.returncode, self.said())
             self.start()
