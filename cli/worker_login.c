@@ -197,9 +197,11 @@ void worker_account_pause(struct worker *worker, struct worker_account *account,
     if (wait > WORKER_RETRY_AFTER_MAX_MS)
         wait = WORKER_RETRY_AFTER_MAX_MS;
     int64_t hold_until = clock_monotonic_ms() + wait, until = clock_now_ms() + wait;
-    if (account->hold_until + PAUSE_SLACK_MS >= hold_until)
+    bool known = account->hold_until + PAUSE_SLACK_MS >= hold_until;
+    if (hold_until > account->hold_until)
+        account->hold_until = hold_until;
+    if (known)
         return;
-    account->hold_until = hold_until;
     log_warn("Talview asks us to slow down", LOG_S("account", account->config->name),
              LOG_I("pause_s", (wait + 999) / 1000));
     if (account->logging_in || store_round_begin(worker->store, STORE_RATINGS) != STORE_OK)

@@ -81,7 +81,7 @@ def test_a_fetch_under_way_is_not_begun_again_when_the_clock_jumps_ahead(world):
 def test_a_callback_that_came_during_such_a_fetch_still_gets_its_own(world):
     w, clock = world()
     slow = w.callback()
-    w.control(sessions={slow: {"steps": [{"delay": 2.5, "rating": "low"}, {"rating": "high"}]}})
+    w.control(sessions={slow: {"steps": [{"delay": 5, "rating": "low"}, {"rating": "high"}]}})
     w.daemon()
     wait_for(lambda: w.database("SELECT 1 FROM sessions WHERE lease_owner IS NOT NULL"))
     time.sleep(0.5)

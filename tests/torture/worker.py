@@ -413,7 +413,7 @@ class Run:
         """A kept connection that ended without an answer may have been old: libcurl asks once more at once."""
         found = made[:1]
         for first, second in zip(made, made[1:]):
-            if not ("vanishes" in (first["note"] or "") and second["time"] - first["time"] < 0.3 and found[-1] is first):
+            if not ("vanishes" in (first["note"] or "") and second["time"] - first["time"] < 1 and found[-1] is first):
                 found.append(second)
         return found, len(made) - len(found)
 
