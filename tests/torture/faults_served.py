@@ -126,8 +126,8 @@ class Served(Place):
         wrong, answer, tries = None, None, 0
         while not self.accepted(answer) and tries < TRIES:
             answer, tries = self.deliver(number), tries + 1
-            wrong = wrong or self.judge_answer(answer, "say" if length > 1 else call)
-        # Now and then one call fewer is made: which reader's mark is free differs.
+            # Now and then one call fewer is made, and the fault meets the next, which may be that of the answer.
+            wrong = wrong or self.judge_answer(answer, "say" if length > 1 or self.faulty.met() == "say" else call)
         if self.faulty.rest():
             tally.point(call, fault)
         return self.finish(number, 100, wrong)

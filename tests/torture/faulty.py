@@ -73,6 +73,10 @@ class Faulty:
         self.control.first = 0
         return self.control.fired
 
+    def met(self):
+        """The first call that was to go wrong."""
+        return CALLS[self.control.seen[min(self.control.first, SEEN_MAX - 1)]]
+
     def listen(self):
         self.rest()
         self.control.count = self.control.fired = 0
