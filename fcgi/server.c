@@ -761,10 +761,15 @@ static int wait_ms(const struct loop *loop)
 {
     int64_t tick = tick_ms(loop);
     int64_t old = retention_wait(&loop->retention, loop->program->config->retention_ms);
+    int64_t busy = loop->hashing > 0 ? loop->old_at_ms - clock_monotonic_ms() : 0;
 
     if (loop->left_over || loop->round_count > 0)
         return 0;
-    return (int)(old >= 0 && old < tick && !loop->stopping ? old : tick);
+    if (old < 0 || loop->stopping)
+        return (int)tick;
+    if (old < busy) /* see delete_old(): woken for what it leaves undone, the loop would spin */
+        old = busy;
+    return (int)(old < tick ? old : tick);
 }
 
 static void turn(struct loop *loop)

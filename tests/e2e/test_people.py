@@ -20,6 +20,8 @@ from support import written_files
 from test_cli import SECOND, Shop, UUID, admitted, change, clean_environment
 
 DAY = 86400000
+# Of "horse"; about a quarter of a second each.
+BCRYPT_12 = "$2b$12$NHjwZ3zrl5rPEdb4bTe00eK3dAn1Ae8sPUdrecBDfLSZsJ/ysTMLi"
 DONE = {"event": "result_ready", "exam_id": "exam-1"}
 
 
@@ -341,6 +343,49 @@ def test_programs_that_serve_nobody_delete_what_is_old(make_site):
     wait_until(lambda: holding(site.path("store"), "canary") == [])
     for name in ("examjoint", "proview"):
         wait_until(lambda name=name: "retention was deleted" in site.parts[name].log())
+
+
+def test_who_waits_for_a_password_check_does_not_keep_the_loop_running(make_site):
+    """What is old goes by the way, a step a second; between two of them the program sleeps."""
+    names = ["slow-%d" % i for i in range(3)]
+    slow = "id,password_hash\n" + "".join("%s,%s\n" % (name, BCRYPT_12) for name in names)
+    site = make_site(SITE_CONF, [*rosters(), ("acme", slow)]).start()
+    with contextlib.closing(sqlite3.connect(site.path("store/examjoint/events.db"), timeout=10)) as db:
+        db.executemany("INSERT INTO events(account, received_at, last_received_at) VALUES('acme', 1, 1)",
+                       [()] * 20000)
+        db.commit()
+    assert calls.examjoint(site, {**DONE, "respondent_id": "now"}).status == 200
+    process = site.parts["examjoint"].process.pid
+    wrong, stop = [], threading.Event()
+
+    def ran():
+        with open("/proc/%d/task/%d/stat" % (process, process), encoding="ascii") as f:
+            return sum(map(int, f.read().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    def ask(name):
+        while not stop.is_set():
+            reply = calls.verify(site, name, "horse")
+            if reply.status != 200 or "errorMessage" in reply.json:
+                wrong.append(reply)
+
+    askers = [threading.Thread(target=ask, args=(name,)) for name in names]
+    try:
+        for asker in askers:
+            asker.start()
+        time.sleep(0.5)
+        retain(site.conf_path, 50)
+        site.parts["examjoint"].process.send_signal(1)
+        time.sleep(0.5)
+        began, before = time.monotonic(), ran()
+        time.sleep(4)
+        used = (ran() - before) / (time.monotonic() - began)
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
+    assert wrong == []
+    assert len(site.rows("events", "--json")) > 1000  # it was not done meanwhile
+    assert used < 0.3
 
 
 def test_a_worker_deletes_the_sessions_that_are_old():
