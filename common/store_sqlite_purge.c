@@ -224,27 +224,23 @@ static enum store_status purge_round(struct store_sweep *sweep, struct store_fil
     return status;
 }
 
-/* The deliveries of an event that kept many long bodies, a few a round, before the event itself goes. */
-static enum store_status purge_thin(struct store_sweep *sweep, struct store_file *file)
+/* Of an event that kept many long bodies a few deliveries, before the event itself goes. *some: of more. */
+static enum store_status purge_thin(struct store_sweep *sweep, struct store_file *file, bool *some)
 {
-    int64_t gone = PURGE_DELIVERIES_A_ROUND;
-    enum store_status status = STORE_OK;
-    while (status == STORE_OK && gone == PURGE_DELIVERIES_A_ROUND) {
-        int64_t began_ms = clock_monotonic_ms();
-        status = store_round_begin(sweep->store, file->area);
-        if (status != STORE_OK)
-            return status;
-        status = delete_by(sweep->store, file, PURGE_THIN,
-                           "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries d JOIN events e"
-                           " ON e.id = d.event_id WHERE d.event_id = ?1 AND e.last_received_at < ?2 LIMIT 4)",
-                           sweep->ids[sweep->count - 1], sweep->before_ms, &gone);
-        if (status != STORE_OK)
-            store_round_abandon(sweep->store);
-        else
-            status = store_round_commit(sweep->store);
-        rest_after(began_ms);
+    int64_t gone = 0;
+    enum store_status status = store_round_begin(sweep->store, file->area);
+    if (status != STORE_OK)
+        return status;
+    status = delete_by(sweep->store, file, PURGE_THIN,
+                       "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries d JOIN events e"
+                       " ON e.id = d.event_id WHERE d.event_id = ?1 AND e.last_received_at < ?2 LIMIT 4)",
+                       sweep->ids[sweep->count - 1], sweep->before_ms, &gone);
+    if (status != STORE_OK) {
+        store_round_abandon(sweep->store);
+        return status;
     }
-    return status;
+    *some = gone == PURGE_DELIVERIES_A_ROUND;
+    return store_round_commit(sweep->store);
 }
 
 static enum store_status purge_sessions(struct store_sweep *sweep, bool *end)
@@ -269,12 +265,20 @@ static enum store_status delete_some(struct store_sweep *sweep, struct store_fil
 {
     if (file->area == STORE_RATINGS)
         return purge_sessions(sweep, end);
+    int64_t at_ms = sweep->at_ms, id = sweep->id;
+    bool some = false;
     enum store_status status = purge_find(sweep, file, end);
     if (status != STORE_OK || sweep->count == 0)
         return status;
     if (sweep->heavy && file->area == STORE_EXAMJOINT)
-        status = purge_thin(sweep, file);
-    return status == STORE_OK ? purge_round(sweep, file) : status;
+        status = purge_thin(sweep, file, &some);
+    if (status != STORE_OK || !some)
+        return status == STORE_OK ? purge_round(sweep, file) : status;
+    /* What was found is found again by the next step. */
+    sweep->at_ms = at_ms;
+    sweep->id = id;
+    *end = false;
+    return STORE_OK;
 }
 
 /* --- The clock of a retention ------------------------------------------------------------------------------
