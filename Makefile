@@ -8,9 +8,9 @@ WERROR ?=
 SANITIZE ?=
 # What not every processor has, asked of the compiler. FORTIFY is undefined first: a distribution's compiler or
 # package build may have set a lower level. Not with a sanitizer, which looks at the same calls by itself.
-HARDEN_TARGET := $(shell for o in -fcf-protection=full -mbranch-protection=standard; do \
+HARDEN_TARGET := $(shell for o in -fstack-clash-protection -fcf-protection=full -mbranch-protection=standard; do \
 	$(CC) -Werror $$o -x c -c -o /dev/null /dev/null 2>/dev/null && echo " $$o"; done)
-HARDEN = -fstack-protector-strong -fstack-clash-protection$(HARDEN_TARGET) -fPIE $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+HARDEN = -fstack-protector-strong$(HARDEN_TARGET) -fPIE $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 HARDEN_LINK = -pie -Wl,-z,relro,-z,now -Wl,-z,noexecstack,-z,separate-code
 PREFIX ?= /usr/local
 PYTHON ?= /usr/bin/python3
