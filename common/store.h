@@ -383,8 +383,6 @@ struct roster_filter {
 };
 enum store_status store_roster_list(struct store *store, const struct roster_filter *filter, candidate_fn *fn,
                                     void *context);
-/* account NULL: all of them. */
-enum store_status store_roster_count(struct store *store, const char *account, int64_t *count);
 
 /* --- Care ----------------------------------------------------------------------------------------------- */
 

@@ -31,7 +31,8 @@ const char store_schema_roster[] =
 #define LINES_GIVEN 10000
 
 /* Slots of a reader's file: 1 to JOINED_KEYS are lookups by so many keys. */
-enum { SLOT_DUMMY = JOINED_KEYS + 1, SLOT_COUNT, SLOT_COUNT_ACCOUNT };
+enum { SLOT_DUMMY = JOINED_KEYS + 1 };
+
 static char lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
@@ -404,27 +405,5 @@ enum store_status store_roster_list(struct store *store, const struct roster_fil
         status = store_fail(store, &store->roster, "listing the roster");
     sqlite3_finalize(statement);
     buf_release(&sql);
-    return status;
-}
-
-enum store_status store_roster_count(struct store *store, const char *account, int64_t *count)
-{
-    enum store_status status = store_roster_reopen(store);
-    if (status != STORE_OK)
-        return status;
-    sqlite3_stmt *statement =
-        account != NULL
-            ? store_statement(store, &store->roster, SLOT_COUNT_ACCOUNT,
-                              "SELECT count(*) FROM lines WHERE account = ?1", &status)
-            : store_statement(store, &store->roster, SLOT_COUNT, "SELECT count(*) FROM lines", &status);
-    if (statement == NULL)
-        return status;
-    if (account != NULL)
-        store_bind_text(statement, 1, account);
-    if (sqlite3_step(statement) == SQLITE_ROW)
-        *count = sqlite3_column_int64(statement, 0);
-    else
-        status = store_fail(store, &store->roster, "counting the roster");
-    sqlite3_reset(statement);
     return status;
 }

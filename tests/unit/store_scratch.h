@@ -78,6 +78,22 @@ static inline int scratch_teardown(void **state)
     return failed;
 }
 
+static inline bool scratch_count(void *context, const struct candidate *candidate)
+{
+    (void)candidate;
+    ++*(size_t *)context;
+    return true;
+}
+
+/* How many lines the roster has of that account; NULL: of all. */
+static inline size_t scratch_roster_lines(struct store *store, const char *account)
+{
+    const struct roster_filter filter = {account, NULL, NULL};
+    size_t count = 0;
+    assert_stored(store, store_roster_list(store, &filter, scratch_count, &count));
+    return count;
+}
+
 #define scratch_test(function) cmocka_unit_test_setup_teardown(function, scratch_setup, scratch_teardown)
 
 #endif

@@ -304,7 +304,7 @@ static void test_remove(void **state)
     assert_string_equal(found(scratch->store, "uni", &ada, 1, &seen), "");
 }
 
-static void test_list_and_count(void **state)
+static void test_list(void **state)
 {
     struct scratch *scratch = *state;
     static const struct {
@@ -318,18 +318,14 @@ static void test_list_and_count(void **state)
         {{"uni", "", NULL}, "uni/1002/*"},
         {{"none", NULL, NULL}, ""},
     };
-    int64_t count = -1;
-    assert_stored(scratch->store, store_roster_count(scratch->store, NULL, &count));
-    assert_int_equal(count, 0);
+    assert_int_equal(scratch_roster_lines(scratch->store, NULL), 0);
     import(scratch, NULL, true, NULL, sample, SAMPLE_COUNT);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct seen seen;
         assert_string_equal(listed(scratch->store, &cases[i].filter, &seen), cases[i].listed);
     }
-    assert_stored(scratch->store, store_roster_count(scratch->store, NULL, &count));
-    assert_int_equal(count, 5);
-    assert_stored(scratch->store, store_roster_count(scratch->store, "lab", &count));
-    assert_int_equal(count, 1);
+    assert_int_equal(scratch_roster_lines(scratch->store, NULL), 5);
+    assert_int_equal(scratch_roster_lines(scratch->store, "lab"), 1);
     struct seen seen = {.stop_after = 1};
     static const struct roster_filter all = {NULL, NULL, NULL};
     assert_stored(scratch->store, store_roster_list(scratch->store, &all, see, &seen));
@@ -361,9 +357,7 @@ static void test_an_abandoned_build_leaves_nothing(void **state)
     store_roster_abandon(build);
     store_roster_abandon(NULL);
     assert_int_equal(files_in_folder(scratch), 1);
-    int64_t count = 0;
-    assert_stored(scratch->store, store_roster_count(scratch->store, NULL, &count));
-    assert_int_equal(count, SAMPLE_COUNT);
+    assert_int_equal(scratch_roster_lines(scratch->store, NULL), SAMPLE_COUNT);
 }
 
 static void test_a_killed_build_leaves_nothing_for_long(void **state)
@@ -381,9 +375,7 @@ static void test_a_killed_build_leaves_nothing_for_long(void **state)
     }
     assert_int_equal(waitpid(child, NULL, 0), child);
     assert_int_equal(files_in_folder(scratch), 2);
-    int64_t count = 0;
-    assert_stored(scratch->store, store_roster_count(scratch->store, NULL, &count));
-    assert_int_equal(count, SAMPLE_COUNT);
+    assert_int_equal(scratch_roster_lines(scratch->store, NULL), SAMPLE_COUNT);
     store_roster_abandon(begin(scratch, NULL, false, NULL));
     assert_int_equal(files_in_folder(scratch), 1);
 }
@@ -428,9 +420,7 @@ static bool import_meanwhile(void *context, const struct candidate *candidate)
     struct scratch *scratch = *(struct scratch **)context;
     (void)candidate;
     import(scratch, NULL, true, NULL, sample, 1);
-    int64_t count = 0;
-    assert_stored(scratch->store, store_roster_count(scratch->store, NULL, &count));
-    assert_int_equal(count, 1);
+    assert_int_equal(scratch_roster_lines(scratch->store, NULL), 1);
     return true;
 }
 
@@ -509,19 +499,100 @@ static void test_a_missing_or_damaged_roster_says_so(void **state)
 {
     struct scratch *scratch = *state;
     char path[96];
-    int64_t count = 0;
+    struct seen seen = {.count = 0};
+    static const struct roster_filter all = {NULL, NULL, NULL};
     struct roster_build *build = NULL;
     (void)snprintf(path, sizeof path, "%s/store/roster/roster.db", scratch->folder);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(store_roster_count(scratch->store, NULL, &count), STORE_MISSING);
+    assert_int_equal(store_roster_list(scratch->store, &all, see, &seen), STORE_MISSING);
     assert_int_equal(store_roster_begin(scratch->store, NULL, true, NULL, &build), STORE_MISSING);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     for (int i = 0; i < 1000; i++)
         (void)fputs("this is no database at all; ", file);
     (void)fclose(file);
-    assert_int_equal(store_roster_count(scratch->store, NULL, &count), STORE_CORRUPT);
+    assert_int_equal(store_roster_list(scratch->store, &all, see, &seen), STORE_CORRUPT);
     assert_int_equal(store_roster_begin(scratch->store, NULL, true, NULL, &build), STORE_CORRUPT);
+}
+
+/* Puts a copy of the roster in its place that says it is of that schema: SQLite's user_version. */
+static void replace_by_schema(const struct scratch *scratch, uint8_t version)
+{
+    enum { AT = 60 }; /* big-endian, in SQLite's header */
+    static char bytes[256 * 1024];
+    char path[96], copy[96];
+    (void)snprintf(path, sizeof path, "%s/store/roster/roster.db", scratch->folder);
+    (void)snprintf(copy, sizeof copy, "%s/store/roster/copy", scratch->folder);
+    FILE *from = fopen(path, "rb"), *to = fopen(copy, "wb");
+    assert_non_null(from);
+    assert_non_null(to);
+    size_t len = fread(bytes, 1, sizeof bytes, from);
+    assert_in_range(len, AT + 4, sizeof bytes - 1);
+    memcpy(bytes + AT, (const uint8_t[]){0, 0, 0, version}, 4);
+    assert_int_equal(fwrite(bytes, 1, len, to), len);
+    assert_int_equal(fclose(from), 0);
+    assert_int_equal(fclose(to), 0);
+    assert_int_equal(rename(copy, path), 0);
+}
+
+/* As a restored backup or another version's import is, under a program that runs. */
+static void test_a_roster_of_another_schema_is_put_in_place(void **state)
+{
+    struct scratch *scratch = *state;
+    static const struct {
+        uint8_t version;
+        enum store_status status;
+        const char *says;
+    } cases[] = {{0, STORE_OLD, "older"},
+                 {3, STORE_NEW, "newer"},
+                 {2, STORE_OK, ""}, /* one newer is borne */
+                 {255, STORE_NEW, "newer"},
+                 {1, STORE_OK, ""}};
+    struct store *reader = scratch_open(scratch, 0, STORE_ROSTER, 0);
+    struct roster_key key = {"id", "1001", false};
+    import(scratch, NULL, true, NULL, sample, SAMPLE_COUNT);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct seen seen = {.count = 0};
+        replace_by_schema(scratch, cases[i].version);
+        enum store_status status = store_candidates(reader, "lab", &key, 1, see, &seen);
+        assert_int_equal(status, cases[i].status);
+        assert_string_equal(seen.text, status == STORE_OK ? "lab/1001/E1" : "");
+        if (status != STORE_OK)
+            assert_non_null(strstr(store_message(reader), cases[i].says));
+        struct store *later = NULL;
+        struct buf why = BUF_INIT;
+        assert_int_equal(store_open(scratch->url, 0, STORE_ROSTER, 0, &later, &why), cases[i].status);
+        store_free(later);
+        buf_release(&why);
+    }
+    store_free(reader);
+}
+
+static void test_a_folder_whose_name_looks_like_an_address(void **state)
+{
+    struct scratch *scratch = *state;
+    static const char *const names[] = {"st?mode=memory", "100%41", "a#b", "%3f?#&=;\"'"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct scratch odd = {.store = NULL};
+        struct buf said = BUF_INIT;
+        char path[160];
+        struct stat there;
+        memcpy(odd.folder, scratch->folder, sizeof odd.folder);
+        (void)snprintf(odd.url, sizeof odd.url, "sqlite:%.60s/%s", scratch->folder, names[i]);
+        assert_int_equal(store_migrate(odd.url, &said), STORE_OK);
+        buf_release(&said);
+        (void)snprintf(path, sizeof path, "%s/%s/roster/roster.db", scratch->folder, names[i]);
+        assert_int_equal(stat(path, &there), 0);
+        odd.store = scratch_open(&odd, STORE_ALL, 0, 5000);
+        import(&odd, NULL, true, NULL, &sample[i], 1);
+        struct store *reader = scratch_open(&odd, 0, STORE_ALL, 0);
+        struct seen here, alone;
+        assert_string_not_equal(listed(reader, NULL, &here), "");
+        import(scratch, NULL, true, NULL, &sample[i], 1);
+        assert_string_equal(here.text, listed(scratch->store, NULL, &alone));
+        store_free(reader);
+        store_free(odd.store);
+    }
 }
 
 static double cpu_seconds(void)
@@ -584,7 +655,7 @@ int main(void)
         scratch_test(test_what_replace_takes_away),
         scratch_test(test_a_line_takes_the_place_of_its_like),
         scratch_test(test_remove),
-        scratch_test(test_list_and_count),
+        scratch_test(test_list),
         scratch_test(test_an_abandoned_build_leaves_nothing),
         scratch_test(test_a_killed_build_leaves_nothing_for_long),
         scratch_test(test_a_bad_line_spoils_the_build),
@@ -594,6 +665,8 @@ int main(void)
         scratch_test(test_the_dummy_costs_what_most_hashes_cost),
         scratch_test(test_the_mode_stays),
         scratch_test(test_a_missing_or_damaged_roster_says_so),
+        scratch_test(test_a_roster_of_another_schema_is_put_in_place),
+        scratch_test(test_a_folder_whose_name_looks_like_an_address),
         scratch_test(test_a_large_roster),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
