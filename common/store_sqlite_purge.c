@@ -50,6 +50,9 @@ enum {
     SWEEP_MARK_PUT
 };
 
+/* No clock that was set is earlier: 1 January 2025. */
+#define CLOCK_BEGINS_MS INT64_C(1735689600000)
+
 #define MARK_CLOCK "retention_clock"
 #define MARK_SWEPT "retention_swept"
 #define MARK_SCRUBBED "scrubbed"
@@ -364,7 +367,8 @@ static enum store_status put_clock(struct store_sweep *sweep, struct store_file 
 /*
  * A clock that jumped years ahead must not empty the store. So a retention has a clock of its own, kept in
  * the file: it begins at the newest row and follows the system's, but by STORE_RETENTION_STEP_MS at the most
- * from one sweep to the next, and there is one sweep an hour, whoever asks for it. *due: it is time for one.
+ * from one sweep to the next, and there is one sweep an hour, whoever asks for it. A clock that was not set
+ * yet does not count: from there, a day at a time, the way back would take years. *due: it is time for one.
  */
 static enum store_status begin_retention(struct store_sweep *sweep, struct store_file *file, bool *due)
 {
@@ -374,7 +378,7 @@ static enum store_status begin_retention(struct store_sweep *sweep, struct store
         status = mark_get(sweep->store, file, MARK_SWEPT, &swept);
     if (status == STORE_OK && before == 0)
         status = newest(sweep->store, file, &before);
-    *due = now < swept || now - swept >= STORE_RETENTION_EVERY_MS;
+    *due = now >= CLOCK_BEGINS_MS && (now < swept || now - swept >= STORE_RETENTION_EVERY_MS);
     if (status != STORE_OK || !*due)
         return status;
     int64_t at =
@@ -465,10 +469,17 @@ static bool scrub_pages(struct store_file *file, int64_t first, int64_t last, bo
     return good;
 }
 
-/*
- * A commit follows, so that every program drops the pages it remembers: one of them, changed and written
- * anew, would bring its remains back.
- */
+/* A commit: after it no program trusts the pages that it remembers. One of them, changed and written anew,
+ * would bring its remains back. */
+static enum store_status forget_pages(struct store_sweep *sweep, struct store_file *file)
+{
+    enum store_status status = store_round_begin(sweep->store, file->area);
+    return status == STORE_OK
+               ? round_end(sweep->store, mark_put(sweep->store, file, MARK_SCRUBBED, sweep->rule.now_ms))
+               : status;
+}
+
+/* The lock is held until that commit, so that nobody writes in between. */
 static enum store_status scrub_locked(struct store_sweep *sweep, struct store_file *file, int64_t last)
 {
     bool dirty = false;
@@ -481,12 +492,10 @@ static enum store_status scrub_locked(struct store_sweep *sweep, struct store_fi
                            store_file_label(file->area));
     if (file->db)
         sqlite3_db_release_memory(file->db);
+    if (status == STORE_OK && dirty)
+        return forget_pages(sweep, file);
     store_file_unlock(file);
-    if (status != STORE_OK || !dirty)
-        return status;
-    status = store_round_begin(sweep->store, file->area);
-    return status == STORE_OK ? round_end(sweep->store, mark_put(sweep->store, file, MARK_SCRUBBED, last))
-                              : status;
+    return status;
 }
 
 static enum store_status scrub_step(struct store_sweep *sweep, struct store_file *file)
@@ -503,8 +512,11 @@ static enum store_status scrub_step(struct store_sweep *sweep, struct store_file
         return STORE_OK;
     }
     int64_t last = sweep->page + SCRUB_LOOK - 1 < pages ? sweep->page + SCRUB_LOOK - 1 : pages;
+    /* A sweep before may have overwritten pages, and failed at its commit. */
+    if (sweep->page == 1)
+        status = forget_pages(sweep, file);
     /* Without the lock first: this look may be wrong only about pages that somebody is changing. */
-    if (!scrub_pages(file, sweep->page, last, false, &dirty))
+    if (status == STORE_OK && !scrub_pages(file, sweep->page, last, false, &dirty))
         dirty = true;
     if (dirty)
         status = scrub_locked(sweep, file, last);
@@ -515,9 +527,11 @@ static enum store_status scrub_step(struct store_sweep *sweep, struct store_file
         be_ready(sweep, STAGE_END);
         return STORE_OK;
     }
+    if (status != STORE_OK)
+        return status;
     sweep->tries = 0;
     sweep->page = last + 1;
-    return status;
+    return STORE_OK;
 }
 
 enum store_status store_scrub_file(struct store *store, struct store_file *file)

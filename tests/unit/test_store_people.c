@@ -515,6 +515,22 @@ static void a_clock_that_jumps_ahead_does_not_empty_the_store(void **state)
     assert_int_equal(events(store, NULL).count, 100 - 64 + 1);
 }
 
+/* A machine whose clock has no battery, until it has asked for the time. */
+#define YEAR_2000 INT64_C(946684800000)
+static void a_clock_that_begins_in_the_year_2000_does_not_hold_retention_up(void **state)
+{
+    const struct scratch *scratch = *state;
+    put_at(scratch->store, 1, NOW - 50 * DAY);
+    put_at(scratch->store, 2, NOW);
+    assert_int_equal(retain(scratch->store, YEAR_2000, 40 * DAY).events, 0);
+    struct store_purged purged = retain(scratch->store, NOW, 40 * DAY);
+    assert_int_equal(purged.events, 1);
+    assert_int_equal(purged.behind_ms, 0);
+    /* Also later, and no more goes early than before. */
+    assert_int_equal(retain(scratch->store, YEAR_2000 + DAY, 40 * DAY).events, 0);
+    assert_int_equal(retain(scratch->store, NOW + 7000 * DAY, 40 * DAY).events, 0);
+}
+
 static void what_came_while_the_clock_was_behind_is_not_taken_for_old(void **state)
 {
     const struct scratch *scratch = *state;
@@ -561,6 +577,7 @@ int main(void)
         scratch_test(retention_deletes_what_is_older),
         scratch_test(an_event_with_many_long_repeats_goes_in_short_steps),
         scratch_test(a_clock_that_jumps_ahead_does_not_empty_the_store),
+        scratch_test(a_clock_that_begins_in_the_year_2000_does_not_hold_retention_up),
         scratch_test(what_came_while_the_clock_was_behind_is_not_taken_for_old),
         scratch_test(retention_leaves_a_pending_session_and_what_was_not_taken_in),
     };
