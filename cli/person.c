@@ -95,8 +95,20 @@ static void add_session(struct person *person, const char *account, const char *
 struct asked {
     struct person *person;
     const char *account; /* only rows of it, NULL: any */
-    struct texts claims; /* "ACCOUNT UUID EVENT" of callbacks found by what they claim */
+    const char *uuid;    /* only callbacks of that session */
+    bool shared;         /* what is found may be another's as well */
+    struct texts
+        claims; /* "ACCOUNT UUID EVENT" of callbacks and, without EVENT, of sessions found by a claim */
 };
+
+static void add_claim(struct asked *asked, const char *account, const char *uuid, const char *event)
+{
+    struct buf claim = BUF_INIT;
+
+    buf_addf(&claim, "%s %s %s", account, uuid, event);
+    texts_add(&asked->claims, buf_str(&claim));
+    buf_release(&claim);
+}
 
 static bool take_event(void *context, const struct store_event_row *row)
 {
@@ -106,11 +118,11 @@ static bool take_event(void *context, const struct store_event_row *row)
     if (!wanted_account(person, row->account) || (asked->account && strcmp(asked->account, row->account)))
         return true;
     if (row->session_uuid) {
-        struct buf claim = BUF_INIT;
-
-        buf_addf(&claim, "%s %s %s", row->account, row->session_uuid, row->id);
-        texts_add(&asked->claims, buf_str(&claim));
-        buf_release(&claim);
+        add_claim(asked, row->account, row->session_uuid, row->id);
+        return true;
+    }
+    if (asked->shared) {
+        texts_add(&person->undecided, row->id);
         return true;
     }
     texts_add(&person->events, row->id);
@@ -134,8 +146,9 @@ static void ask_events(struct asked *asked, const char *what)
 
 struct owner {
     const struct person *person;
-    const char *account;
-    bool anothers;
+    const char *account, *uuid;
+    bool theirs, anothers; /* as Talview answered; neither: it was not fetched */
+    bool disputed;         /* a callback claims it for another */
 };
 
 /* Only Talview's own answer says whose a session is; a callback merely claims it. */
@@ -143,34 +156,51 @@ static bool see_owner(void *context, const struct store_session_row *row)
 {
     struct owner *owner = context;
 
-    if (!strcmp(row->account, owner->account) && row->external_id &&
-        strcmp(row->external_id, owner->person->id) && strcasecmp(row->session_uuid, owner->person->id))
-        owner->anothers = true;
+    if (strcmp(row->account, owner->account) || strcmp(row->session_uuid, owner->uuid) || !row->external_id)
+        return true;
+    owner->theirs = !strcmp(row->external_id, owner->person->id);
+    owner->anothers = !owner->theirs;
     return true;
 }
 
-static bool is_anothers(struct person *person, const char *account, const char *uuid)
+static bool see_claim(void *context, const struct store_event_row *row)
 {
-    struct owner owner = {.person = person, .account = account};
+    struct owner *owner = context;
+
+    if (row->session_uuid && !strcmp(row->session_uuid, owner->uuid) &&
+        !strcmp(row->account, owner->account) && row->external_id &&
+        strcmp(row->external_id, owner->person->id))
+        owner->disputed = true;
+    return true;
+}
+
+/* False: it is another's, or may be while it is not fetched. Whoever names the session itself means it. */
+static bool is_theirs(struct person *person, const char *account, const char *uuid)
+{
+    struct owner owner = {.person = person, .account = account, .uuid = uuid};
     struct store_filter filter = {.person = uuid};
     struct store_cursor cursor = STORE_CURSOR_START;
 
+    if (!strcasecmp(uuid, person->id))
+        return true;
     for (bool more = true; more && !person->status;) {
         more = false;
         person->status = store_sessions(person->store, &filter, &cursor, PAGE, see_owner, &owner, &more);
     }
-    return owner.anothers;
+    cursor = (struct store_cursor)STORE_CURSOR_START;
+    for (bool more = true; more && !person->status;) {
+        more = false;
+        person->status = store_events(person->store, &filter, &cursor, PAGE, see_claim, &owner, &more);
+    }
+    return owner.theirs || (!owner.anothers && !owner.disputed);
 }
 
 static bool take_session(void *context, const struct store_session_row *row)
 {
     struct asked *asked = context;
-    const struct person *person = asked->person;
-    bool claimed_only =
-        row->external_id && strcmp(row->external_id, person->id) && strcasecmp(row->session_uuid, person->id);
 
-    if (wanted_account(person, row->account) && !claimed_only)
-        add_session(asked->person, row->account, row->session_uuid);
+    if (wanted_account(asked->person, row->account))
+        add_claim(asked, row->account, row->session_uuid, "");
     return true;
 }
 
@@ -186,7 +216,7 @@ static void ask_sessions(struct asked *asked, const char *what)
     }
 }
 
-/* "ACCOUNT UUID EVENT": none of them has a space in it. */
+/* None of the three has a space in it. */
 static void judge_claim(struct person *person, const char *claim)
 {
     char *account = xstrdup(claim), *uuid = strchr(account, ' '), *event;
@@ -194,12 +224,11 @@ static void judge_claim(struct person *person, const char *claim)
     *uuid++ = '\0';
     event = strchr(uuid, ' ');
     *event++ = '\0';
-    if (is_anothers(person, account, uuid)) {
-        texts_add(&person->undecided, event);
-    } else {
+    bool theirs = is_theirs(person, account, uuid);
+    if (theirs)
         add_session(person, account, uuid);
-        texts_add(&person->events, event);
-    }
+    if (event[0])
+        texts_add(theirs ? &person->events : &person->undecided, event);
     free(account);
 }
 
@@ -207,7 +236,7 @@ static bool take_callback(void *context, const struct store_event_row *row)
 {
     struct asked *asked = context;
 
-    if (row->session_uuid && !strcmp(row->account, asked->account))
+    if (row->session_uuid && !strcmp(row->session_uuid, asked->uuid) && !strcmp(row->account, asked->account))
         texts_add(&asked->person->events, row->id);
     return true;
 }
@@ -216,7 +245,8 @@ static bool take_callback(void *context, const struct store_event_row *row)
 static void ask_callbacks(struct person *person)
 {
     for (size_t i = 0; i < person->session_count; i++) {
-        struct asked asked = {.person = person, .account = person->sessions[i].account};
+        struct asked asked = {
+            .person = person, .account = person->sessions[i].account, .uuid = person->sessions[i].uuid};
         struct store_filter filter = {.person = person->sessions[i].uuid};
         struct store_cursor cursor = STORE_CURSOR_START;
 
@@ -266,6 +296,25 @@ static void add_key(struct person *person, const unsigned char key[32])
     memcpy(person->keys[person->key_count++], key, 32);
 }
 
+static bool see_another(void *context, const struct candidate *candidate)
+{
+    struct owner *owner = context;
+
+    owner->anothers = owner->anothers || strcmp(candidate->id, owner->person->id);
+    return !owner->anothers;
+}
+
+/* Somebody else of the account has these values too: a family has one address. */
+static bool are_shared(struct person *person, const char *account, const struct roster_key *keys,
+                       size_t count)
+{
+    struct owner owner = {.person = person};
+
+    if (!person->status)
+        person->status = store_candidates(person->store, account, keys, count, see_another, &owner);
+    return owner.anothers;
+}
+
 /* The identity that is mapped, as this line's owner would type it; 0: the line lacks a column of it. */
 static size_t typed(const struct person *person, const struct field_map *map, const struct person_line *line,
                     struct roster_key *keys)
@@ -300,8 +349,9 @@ static void ask_typed(struct asked *asked, const struct field_map *map, const st
     if (!count)
         return;
     throttle_unknown_text(person->secret, asked->account, keys, count, identity);
+    asked->shared = are_shared(person, asked->account, keys, count);
     ask_events(asked, identity);
-    for (size_t i = 0; i < person->exams.count; i++) {
+    for (size_t i = 0; i < person->exams.count && !asked->shared; i++) {
         throttle_key_unknown(person->secret, asked->account, person->exams.list[i], keys, count, key);
         add_key(person, key);
     }
@@ -339,15 +389,30 @@ static void ask_account(struct person *person, const char *account)
 
 enum mention { MENTION_NONE, MENTION_PERHAPS, MENTION_THEIRS };
 
-static bool is_email(const struct person *person, const char *text)
+static enum mention email_is(const struct person *person, const char *account, const char *text)
+{
+    enum mention most = MENTION_NONE;
+
+    for (size_t i = 0; i < person->line_count; i++) {
+        const struct person_line *line = &person->lines[i];
+
+        if (!line->email || !strchr(line->email, '@') || strcasecmp(line->email, text))
+            continue;
+        if (!line->email_shared && !strcmp(line->account, account))
+            return MENTION_THEIRS;
+        most = MENTION_PERHAPS;
+    }
+    return most;
+}
+
+static void find_shared_emails(struct person *person)
 {
     for (size_t i = 0; i < person->line_count; i++) {
-        const char *email = person->lines[i].email;
+        struct person_line *line = &person->lines[i];
+        const struct roster_key key = {.column = "email", .value = line->email, .nocase = true};
 
-        if (email && strchr(email, '@') && !strcasecmp(email, text))
-            return true;
+        line->email_shared = line->email && are_shared(person, line->account, &key, 1);
     }
-    return false;
 }
 
 static bool part_of_a_word(char c)
@@ -366,40 +431,50 @@ static bool stands_in(const char *text, const char *id)
     return false;
 }
 
+struct body {
+    const struct person *person;
+    const char *account;
+    bool names_another;
+};
+
 /* `name`: of the member that the node is, NULL in an array. */
-static enum mention look(const struct person *person, const struct json *node, const char *name)
+static enum mention look(struct body *body, const struct json *node, const char *name)
 {
-    const char *text = json_string(node);
+    const char *text = json_string(node), *id = body->person->id;
     bool names = name && (!strcmp(name, "respondent_id") || !strcmp(name, "external_id"));
     enum mention most = MENTION_NONE;
 
     if (!text)
         text = json_number_text(node);
-    if (text && ((names && !strcmp(text, person->id)) || is_email(person, text)))
+    if (text && names && !strcmp(text, id))
         return MENTION_THEIRS;
-    if (text)
-        return stands_in(text, person->id) ? MENTION_PERHAPS : MENTION_NONE;
+    if (text) {
+        body->names_another = body->names_another || (names && text[0]);
+        most = email_is(body->person, body->account, text);
+        return most == MENTION_NONE && stands_in(text, id) ? MENTION_PERHAPS : most;
+    }
     for (size_t i = 0; i < json_count(node); i++) {
         bool object = json_type(node) == JSON_OBJECT;
-        enum mention found = look(person, json_at(node, i), object ? json_key_at(node, i) : NULL);
+        enum mention found = look(body, json_at(node, i), object ? json_key_at(node, i) : NULL);
 
-        if (object && found == MENTION_NONE && stands_in(json_key_at(node, i), person->id))
+        if (object && found == MENTION_NONE && stands_in(json_key_at(node, i), id))
             found = MENTION_PERHAPS;
         most = found > most ? found : most;
     }
     return most;
 }
 
-static enum mention mentions(const struct person *person, const char *body)
+static enum mention mentions(const struct person *person, const struct store_event_row *row)
 {
+    struct body body = {.person = person, .account = row->account};
     struct json_doc *doc;
     enum mention found;
 
-    if (!body || json_parse(body, strlen(body), &doc) != JSON_OK)
+    if (json_parse(row->body, strlen(row->body), &doc) != JSON_OK)
         return MENTION_NONE;
-    found = look(person, json_root(doc), NULL);
+    found = look(&body, json_root(doc), NULL);
     json_free(doc);
-    return found;
+    return found == MENTION_THEIRS && body.names_another ? MENTION_PERHAPS : found;
 }
 
 /* As it stands in a body. */
@@ -451,7 +526,7 @@ static bool search_row(void *context, const struct store_event_row *row)
     if (!wanted_account(person, row->account) || texts_have(&person->events, row->id) ||
         !may_mention(search, row->body))
         return true;
-    found = mentions(person, row->body);
+    found = mentions(person, row);
     bool free_form =
         !row->session_uuid && !row->respondent_id && (row->quarantined || !is_known_event(row->event));
     if (found == MENTION_THEIRS && free_form) {
@@ -486,6 +561,7 @@ enum store_status person_gather(struct person *person)
 
     person->has_secret = store_identity_key(person->store, person->secret) == STORE_OK;
     person->status = store_roster_list(person->store, &of_candidate, take_line, person);
+    find_shared_emails(person);
     ask_events(&asked, person->id);
     for (size_t i = 0; i < person->config->examjoint_count && person->has_secret; i++) {
         if (wanted_account(person, person->config->examjoint[i].name))

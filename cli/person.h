@@ -2,14 +2,16 @@
  * What is held of one person, found in all files of the store: for `respondent ID --erase` and
  * `export --respondent ID`.
  *
- *   roster      lines of that id
- *   events      by respondent_id or identity; what the roster's values (or the id alone) would have been kept
- *               as before somebody of that name was in the roster; of unknown and quarantined events without
- * a respondent_id of their own those whose body names the id as `respondent_id` or `external_id`, or the
- * roster's e-mail address anywhere attempts    the keys under which failed attempts of that id, or of the
- * roster's values, are counted sessions    of that UUID; those whose fetched external_id is the id; those
- * that were not fetched yet and of which a callback claims it. Their callbacks, whatever these say. undecided
- * events and callbacks that only mention the id, or claim it for a session that is another's
+ *   roster     lines of that id
+ *   events     by respondent_id or identity; what the roster's values (or the id alone) would have been kept
+ * as before somebody of that name was in the roster; of unknown and quarantined events without a
+ *              respondent_id of their own those whose body names the id as `respondent_id` or `external_id`,
+ * or the roster's e-mail address anywhere, and names nobody else attempts   the keys under which failed
+ * attempts of that id, or of the roster's values, are counted sessions   of that UUID; those whose fetched
+ * external_id is the id; those that were not fetched yet, of which a callback claims it and none claims
+ * another. Their callbacks, whatever these say undecided  events and callbacks that only mention the id, or
+ * were found by an address or by values that somebody else of the roster has too, or claim the id for a
+ * session that is or may be another's
  */
 #ifndef EXAMHOOK_PERSON_H
 #define EXAMHOOK_PERSON_H
@@ -32,6 +34,7 @@ struct person_session {
 struct person_line {
     char *account, *exam; /* exam "": any */
     char *email;
+    bool email_shared;            /* somebody else of the account has it too */
     struct texts columns, values; /* what can be typed, by the same index; columns are unlike each other */
 };
 struct person {

@@ -137,6 +137,16 @@ static enum store_status erase_all(const struct person *person, struct erased *e
     return status;
 }
 
+static void say_undecided(FILE *out, const char *id)
+{
+    if (id[0] == 'e')
+        fprintf(out, "left as it is: %s mentions the id; if it is the person's: --also %s\n", id, id);
+    else
+        fprintf(out,
+                "left as it is: %s mentions the id; if its session is the person's, erase it by its UUID\n",
+                id);
+}
+
 static void say(const struct cli *cli, const struct person *person, const struct erased *erased, bool json)
 {
     struct buf out = BUF_INIT;
@@ -149,8 +159,7 @@ static void say(const struct cli *cli, const struct person *person, const struct
             (long long)erased->lines, (long long)erased->events, (long long)erased->callbacks,
             (long long)erased->sessions, (long long)erased->attempts);
         for (size_t i = 0; i < person->undecided.count; i++)
-            fprintf(cli->out, "left as it is: %s mentions the id; if it is the person's: --also %s\n",
-                    person->undecided.list[i], person->undecided.list[i]);
+            say_undecided(cli->out, person->undecided.list[i]);
         fputs("Copies made by `examhook backup`, logs and exported files were not touched.\n", cli->out);
         return;
     }

@@ -73,8 +73,8 @@ static bool put_session(void *context, const struct store_session_row *row)
     struct sink *sink = context;
     struct buf object = BUF_INIT;
 
-    if (strcmp(row->account, sink->account))
-        return true;
+    if (strcmp(row->account, sink->account) || strcmp(row->session_uuid, sink->id))
+        return true; /* another's, of which a callback claimed this one's UUID */
     begin(&object, "session");
     rows_session_members(&object, row);
     json_add_member(&object, "claimed_external_id", row->claimed_external_id);
@@ -122,6 +122,7 @@ static enum store_status put_sessions(struct sink *sink)
         struct store_filter filter = {.person = person->sessions[i].uuid};
         struct store_cursor cursor = STORE_CURSOR_START;
 
+        sink->id = filter.person;
         sink->account = person->sessions[i].account;
         for (bool more = true; more && !status;) {
             more = false;

@@ -170,6 +170,7 @@ def person(shop):
     shop.proview(external="canary-other-claim")
     shop.proview(uuid=OTHER, external="1002")
     take_in(shop)
+    change(shop, "ratings/ratings.db", ("UPDATE sessions SET external_id = '1001' WHERE session_uuid = ?", UUID))
 
 
 def test_one_person_is_erased_and_nobody_else(shop):

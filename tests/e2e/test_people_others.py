@@ -1,0 +1,76 @@
+"""Erasing and exporting one person where others look alike: one address for a family, an event that names two, a session
+that two are claimed to have sat."""
+import json
+
+from test_cli import UUID, change
+from test_people import OTHER, open_shop, shop, take_in  # pylint: disable=unused-import
+
+FAMILY = """id,email,name,password
+1001,family@example.org,Ada,horse
+1002,Family@example.org,Bob,horse
+"""
+
+
+def erase(shop, person):
+    return json.loads(shop.ok("respondent", person, "--erase", "--yes", "--json"))
+
+
+def held(shop, person):
+    return shop.rows("export", "--respondent", person)
+
+
+def test_an_address_that_two_have_is_nobodys(shop):
+    shop.roster(FAMILY)
+    shop.examjoint({"event": "mailed", "to": "family@example.org", "text": "dear Bob"})
+    assert [row["kind"] for row in held(shop, "1001")] == ["candidate", "mention"]
+    got = erase(shop, "1001")
+    assert (got["roster_lines"], got["events"], got["undecided"]) == (1, 0, ["e1"])
+    assert shop.rows("events", "--json")[0]["body"]["text"] == "dear Bob"
+    # Now only one has it.
+    assert erase(shop, "1002")["events"] == 1
+
+
+def test_what_two_would_have_typed_is_nobodys(tmp_path):
+    shop = open_shop(tmp_path)
+    with open(shop.conf, encoding="utf-8") as f:
+        text = f.read()
+    with open(shop.conf, "w", encoding="utf-8") as f:
+        f.write(text.replace("0 = id\n", "0 = email\n"))
+    assert "errorMessage" in shop.verify("family@example.org", "horse")
+    shop.roster(FAMILY.replace("Family@", "family@"))
+    got = erase(shop, "1001")
+    assert (got["events"], got["undecided"]) == (0, ["e1"])
+    assert erase(shop, "1002")["events"] == 1
+
+
+def test_an_event_that_names_another_too_is_left(shop):
+    shop.examjoint({"event": "swapped", "seats": [{"respondent_id": "1001"}, {"respondent_id": "1002"}]})
+    assert [row["kind"] for row in held(shop, "1001")] == ["mention"]
+    assert "mentions" in shop.fails(1, "respondent", "1001", "--erase", "--yes")
+    assert shop.rows("events", "--json")[0]["event"] == "swapped"
+
+
+def test_a_session_that_two_are_said_to_have_sat_is_left_until_it_is_known(shop):
+    shop.proview(external="1002")
+    shop.proview(external="1001", message="somebody's claim")
+    take_in(shop)
+    assert "mentions" in shop.fails(1, "respondent", "1001", "--erase", "--yes")
+    assert [row["state"] for row in shop.rows("sessions", "--json")] == ["pending"]
+    change(shop, "ratings/ratings.db", ("UPDATE sessions SET external_id = '1001'",))
+    got = erase(shop, "1001")
+    assert (got["sessions"], got["callbacks"]) == (1, 2)
+    assert [row["state"] for row in shop.rows("sessions", "--json")] == ["erased"]
+
+
+def test_a_session_that_names_anothers_session_is_not_given_out(shop):
+    """What a callback claims is the sender's: also the UUID of a session."""
+    shop.proview(external="1001")
+    shop.proview(uuid=OTHER, external=UUID, message="of 1002")
+    take_in(shop)
+    change(shop, "ratings/ratings.db", ("UPDATE sessions SET external_id = '1002' WHERE session_uuid = ?", OTHER))
+    rows = held(shop, "1001")
+    assert [row.get("session_uuid") for row in rows] == [UUID, UUID]
+    assert "1002" not in json.dumps(rows)
+    got = erase(shop, "1001")
+    assert (got["sessions"], got["callbacks"]) == (1, 1)
+    assert [row["session_uuid"] for row in shop.rows("sessions", "--json")][1:] == [OTHER]
