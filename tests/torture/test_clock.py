@@ -14,18 +14,18 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
+import faketime  # noqa: E402
 import support  # noqa: E402
 from accounts import BCRYPT  # noqa: E402
 from worker_support import BUILD, World, wait_for  # noqa: E402
 
-LIBRARY = "/usr/lib/%s-linux-gnu/faketime/libfaketimeMT.so.1" % os.uname().machine
 HOUR = 3600
 # All of it happens in the future: the stand-in's certificate is not valid before today.
 BASE = 100 * 24 * HOUR
 WRAPPED = bool(os.environ.get("EXAMHOOK_WRAP")) or b"libasan" in subprocess.run(
     ["ldd", os.path.join(BUILD, "examhook")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
 
-pytestmark = [pytest.mark.skipif(not os.path.exists(LIBRARY), reason="not installed: libfaketime (make deps)"),
+pytestmark = [pytest.mark.skipif(not os.path.exists(faketime.LIBRARY), reason="not installed: libfaketime (make deps)"),
               pytest.mark.skipif(WRAPPED, reason="libfaketime does not go with sanitizers and valgrind")]
 
 
@@ -35,7 +35,7 @@ class Clock:
     def __init__(self, folder, monkeypatch):
         self.path = os.path.join(folder, "clock")
         self.set(0)
-        for name, value in (("LD_PRELOAD", LIBRARY), ("FAKETIME_TIMESTAMP_FILE", self.path), ("FAKETIME_NO_CACHE", "1"),
+        for name, value in (("LD_PRELOAD", faketime.LIBRARY), ("FAKETIME_TIMESTAMP_FILE", self.path), ("FAKETIME_NO_CACHE", "1"),
                             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("NO_FAKE_STAT", "1")):
             monkeypatch.setenv(name, value)
 
@@ -57,6 +57,7 @@ def world(monkeypatch):
     yield make
     for one in made:
         one.close()
+        faketime.forget(daemon.process for daemon in one.daemons)
 
 
 # --- The worker -------------------------------------------------------------------------------------------
@@ -265,7 +266,11 @@ def site(monkeypatch):
         return made[-1], clock
     yield make
     for one in made:
-        one.close()
+        programs = [part.process for part in one.parts.values()]
+        try:
+            one.close()
+        finally:
+            faketime.forget(programs)
 
 
 def verify(site, who, word="horse bcrypt"):

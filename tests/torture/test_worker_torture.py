@@ -10,6 +10,7 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
+import faketime  # noqa: E402
 import worker  # noqa: E402
 from worker_support import BUILD, PYTHON, WRAP, environment  # noqa: E402
 
@@ -18,7 +19,7 @@ SANITIZED = b"libasan" in subprocess.run(["ldd", os.path.join(BUILD, "examhook")
 UUID = "018f2a4e-0000-7000-8000-000000000001"
 
 
-@pytest.mark.skipif(not os.path.exists(worker.LIBRARY), reason="not installed: libfaketime (make deps)")
+@pytest.mark.skipif(not os.path.exists(faketime.LIBRARY), reason="not installed: libfaketime (make deps)")
 @pytest.mark.skipif(bool(WRAP) or SANITIZED, reason="libfaketime does not go with sanitizers and valgrind")
 def test_some_runs_and_some_precise_points():
     done = subprocess.run([PYTHON, os.path.join(HERE, "worker.py"), "--runs", "5", "--at-once", "5", "--points", "5"],

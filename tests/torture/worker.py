@@ -50,11 +50,11 @@ import uuid
 HERE = os.path.dirname(os.path.abspath(__file__))
 for place in ("e2e", "standin"):
     sys.path.insert(0, os.path.join(HERE, os.pardir, place))
+import faketime  # noqa: E402
 import talview  # noqa: E402
 import worker_support  # noqa: E402
 from worker_support import APP_ID, PASSWORD, USERNAME, World  # noqa: E402
 
-LIBRARY = "/usr/lib/%s-linux-gnu/faketime/libfaketimeMT.so.1" % os.uname().machine
 RATE = 10
 # Seconds of the worker's clock, but for the first three.
 SETTINGS = {"connect_timeout": 4, "request_timeout": 4, "poll": 1, "transfers": 8, "lease": 130, "retry_first": 5,
@@ -164,7 +164,7 @@ class Judged(World):
 
     def command(self, *arguments):
         now = time.time()
-        return ["env", "LD_PRELOAD=" + LIBRARY, "FAKETIME=+%.3f x%d" % (self.fake(now) - now, self.rate),
+        return ["env", "LD_PRELOAD=" + faketime.LIBRARY, "FAKETIME=+%.3f x%d" % (self.fake(now) - now, self.rate),
                 "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1", *super().command(*arguments)]
 
     def close(self, keep=False):
@@ -172,6 +172,7 @@ class Judged(World):
         self.server.server_close()
         for daemon in self.daemons:
             daemon.stop(signal.SIGKILL)
+        faketime.forget(daemon.process for daemon in self.daemons)
         if not keep:
             super().close()
 
@@ -600,7 +601,7 @@ def arguments():
 
 def main():
     options = arguments()
-    if not os.path.exists(LIBRARY):
+    if not os.path.exists(faketime.LIBRARY):
         sys.exit("not installed: libfaketime (make deps)")
     print("torture-worker: seed %s (SEED=%s makes the same choices again)" % (options.seed, options.seed), flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
