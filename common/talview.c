@@ -4,8 +4,10 @@
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -264,15 +266,45 @@ static size_t utf8_char(const char *text, size_t len)
     return 0;
 }
 
+static uint32_t code_point(const char *c, size_t n)
+{
+    const unsigned char *bytes = (const unsigned char *)c;
+    uint32_t point = n <= 1 ? bytes[0] : bytes[0] & (0x7fU >> n);
+    for (size_t i = 1; i < n; i++)
+        point = point << 6 | (bytes[i] & 0x3f);
+    return point;
+}
+
+/* How many bytes at the start of text are the character in one of JSON's escapes; 0: they are not. */
+static size_t escape_at(const char *text, size_t len, const char *c, size_t n)
+{
+    char number[16];
+    uint32_t point = code_point(c, n);
+    if (len < 2 || text[0] != '\\')
+        return 0;
+    if (n == 1 && strchr("/\"\\", *c) && text[1] == *c)
+        return 2;
+    if (point < 0x10000)
+        snprintf(number, sizeof number, "\\u%04x", (unsigned)point);
+    else
+        snprintf(number, sizeof number, "\\u%04x\\u%04x", (unsigned)(0xd7c0 + (point >> 10)),
+                 (unsigned)(0xdc00 + (point & 0x3ff)));
+    size_t wanted = strlen(number);
+    return len >= wanted && strncasecmp(text, number, wanted) == 0 ? wanted : 0;
+}
+
 /* How many bytes at the start of text are the secret, as it is or with JSON's escapes; 0: they are not. */
 static size_t secret_at(const char *text, size_t len, const char *secret, bool escaped)
 {
-    size_t i = 0;
-    for (; *secret; secret++, i++) {
-        if (escaped && strchr("/\"\\", *secret) && i + 1 < len && text[i] == '\\' && text[i + 1] == *secret)
-            i++;
-        if (i >= len || text[i] != *secret)
+    size_t i = 0, left = strlen(secret), n;
+    for (; left > 0; secret += n, left -= n) {
+        n = utf8_char(secret, left);
+        if (n == 0)
+            n = 1;
+        size_t found = escaped ? escape_at(text + i, len - i, secret, n) : 0;
+        if (found == 0 && (len - i < n || memcmp(text + i, secret, n) != 0))
             return 0;
+        i += found > 0 ? found : n;
     }
     return i;
 }

@@ -268,6 +268,9 @@ static void what_is_kept_is_text_and_no_secret(void **state)
     excerpt_is("user@example s3cret\"word\\ s3cret\\\"word\\\\ app", 44, NULL,
                "[secret] [secret] [secret] app");
     excerpt_is("s3cret\"word\\ s3cret", 19, "s3cret", "[secret] [secret]");
+    /* Many a server writes what is not ASCII, or means something in HTML, as a number. */
+    excerpt_is("a\\u003Cb\\u0026\\u00e9\\ud83d\\ude00/c a<b&\xc3\xa9\xf0\x9f\x98\x80/c a\\u003cb", 56,
+               "a<b&\xc3\xa9\xf0\x9f\x98\x80/c", "[secret] [secret] a\\u003cb");
 
     for (int i = 0; i < TALVIEW_KEPT_MAX; i++)
         buf_adds(&text, "\xe2\x82\xac"); /* three bytes: the cap falls within one */
