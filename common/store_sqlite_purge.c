@@ -38,6 +38,9 @@
 /* From so many pages on the number of an overflow page could look like the type of another: never here, for
  * that is above 100 GB. */
 #define SCRUB_PAGES_MAX 0x02000000
+/* The file's format: the head before the first page's tree, and the bytes that SQLite locks. */
+#define HEAD_BYTES 100
+#define LOCKS_AT INT64_C(0x40000000)
 
 enum {
     PURGE_FIND = STORE_STATEMENTS_CARE,
@@ -418,7 +421,7 @@ static enum store_status settle_step(struct store_sweep *sweep, struct store_fil
 /* Where the unused middle of a page of a tree begins and ends; false: no such page, or nothing in it. */
 static bool remains(const unsigned char *page, int bytes, bool first, int *from, int *to)
 {
-    const unsigned char *head = page + (first ? 100 : 0);
+    const unsigned char *head = page + (first ? HEAD_BYTES : 0);
     bool inner = head[0] == 2 || head[0] == 5;
     if (!inner && head[0] != 10 && head[0] != 13)
         return false;
@@ -452,6 +455,30 @@ static bool scrub_page(struct store_file *file, sqlite3_file *raw, unsigned char
     return raw->pMethods->xWrite(raw, page + from, to - from, at + from) == SQLITE_OK;
 }
 
+/*
+ * From one to the next page of the map that auto_vacuum keeps, which we never ask for but an operator may; 0:
+ * there is none. Such a page says what the others are. It may begin like one of a tree, and nothing in it is
+ * unused.
+ */
+static bool map_distance(const struct store_file *file, sqlite3_file *raw, int64_t *distance)
+{
+    unsigned char head[HEAD_BYTES];
+    if (raw->pMethods->xRead(raw, head, sizeof head, 0) != SQLITE_OK)
+        return false;
+    bool map = head[52] || head[53] || head[54] || head[55];
+    *distance = map ? (file->page_bytes - head[20]) / 5 + 1 : 0;
+    return true;
+}
+
+/* The first is page 2; where that of the locks would be one, the next is it. */
+static bool is_map(const struct store_file *file, int64_t number, int64_t distance)
+{
+    int64_t locks = LOCKS_AT / file->page_bytes + 1;
+    if (distance == 0 || number < 2)
+        return false;
+    return (number - 2) % distance == 0 || (number == locks + 1 && (locks - 2) % distance == 0);
+}
+
 /* Pages from first to last; *dirty: some have remains. */
 static bool scrub_pages(struct store_file *file, int64_t first, int64_t last, bool write, bool *dirty)
 {
@@ -459,9 +486,11 @@ static bool scrub_pages(struct store_file *file, int64_t first, int64_t last, bo
     bool good =
         sqlite3_file_control(file->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&raw) == SQLITE_OK && raw &&
         raw->pMethods;
+    int64_t distance = 0;
+    good = good && map_distance(file, raw, &distance);
     unsigned char *page = xcalloc(1, (size_t)file->page_bytes);
     for (int64_t number = first; good && number <= last; number++)
-        good = scrub_page(file, raw, page, number, write, dirty);
+        good = is_map(file, number, distance) || scrub_page(file, raw, page, number, write, dirty);
     if (good && write)
         good = raw->pMethods->xSync(raw, SQLITE_SYNC_NORMAL) == SQLITE_OK;
     explicit_bzero(page, (size_t)file->page_bytes);

@@ -1,6 +1,10 @@
 """Erasing and exporting one person where others look alike: one address for a family, an event that names two, a session
 that two are claimed to have sat."""
+import contextlib
 import json
+import os
+import sqlite3
+import time
 
 from test_cli import UUID, change
 from test_people import OTHER, open_shop, shop, take_in  # pylint: disable=unused-import
@@ -74,3 +78,20 @@ def test_a_session_that_names_anothers_session_is_not_given_out(shop):
     got = erase(shop, "1001")
     assert (got["sessions"], got["callbacks"]) == (1, 1)
     assert [row["session_uuid"] for row in shop.rows("sessions", "--json")][1:] == [OTHER]
+
+
+def test_a_store_with_pages_of_another_kind_is_sound_after_a_purge(shop):
+    """An operator who wants the file to shrink turns on auto_vacuum; its map of pages looks like a page of rows."""
+    path = os.path.join(shop.folder, "store/examjoint/events.db")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executemany("INSERT INTO events(account, received_at, last_received_at, respondent_id, body) VALUES('main', ?,"
+                       " ?, ?, ?)", [(day, day, "canary-%d" % i, json.dumps({"n": "canary" + "x" * (i * 37 % 9000)}))
+                                     for i in range(2000) for day in [1 if i % 3 else time.time() * 1000]])
+        db.commit()
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA auto_vacuum = FULL")
+        db.execute("VACUUM")
+        db.execute("PRAGMA journal_mode = WAL")
+    assert shop.ok("purge", "--older-than", "10").startswith("1333 events")
+    assert shop.run("check", "--full").out.count("integrity_check: ok") == 4
+    assert len(shop.rows("events", "--json")) == 667
