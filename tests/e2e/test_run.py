@@ -128,7 +128,7 @@ def test_ctrl_c_and_a_second_run(folder):
     first = commands(run.ready())
     paste(first[2])
     assert len(processes_of(folder)) >= 5
-    assert run.end(signal.SIGINT, group=True) == 0
+    assert run.end(signal.SIGINT, group=True) == 0, run.output()
     assert wait_for(lambda: not processes_of(folder))
     run = Run(PORT=port, DIR=folder)
     second = commands(run.ready())

@@ -187,7 +187,7 @@ def test_an_expired_token_costs_one_further_login(world, what):
     sessions = w.callbacks(20)
     w.once()
     rows = w.sessions()
-    assert all(rows[s]["state"] == "rated" and rows[s]["attempts"] == 1 for s in sessions)
+    assert [(rows[s]["state"], rows[s]["attempts"]) for s in sessions] == [("rated", 1)] * len(sessions), rows
     assert w.counts()["logins"] == 2
 
 
@@ -606,7 +606,7 @@ def test_http2_streams_of_connections_that_end_now_and_then(world):
         finally:
             server.terminate()
             server.wait(10)
-    assert all(rows[s]["state"] == "rated" and rows[s]["attempts"] == 1 for s in sessions)
+    assert [(rows[s]["state"], rows[s]["attempts"]) for s in sessions] == [("rated", 1)] * len(sessions), rows
     counts = w.counts()
     assert counts["logins"] == 1 and counts["by_uuid"] == dict.fromkeys(sessions, 1)
     with open(w.path("access.log"), encoding="utf-8") as log:
