@@ -649,6 +649,26 @@ static bool undo_leftover(const struct store *store, const char *path)
     return done;
 }
 
+/*
+ * A backup's copy has no log yet, and says so in its header. SQLite would play a log that lies beside it into
+ * it all the same: that of the file before, if only the file was put back.
+ */
+static enum store_status look_at_foreign_log(struct store *store, struct store_file *file)
+{
+    unsigned char header[20] = {0};
+    sqlite3_file *raw = NULL;
+    struct stat log;
+    if (!beside(file, "-wal", &log) || log.st_size == 0)
+        return STORE_OK;
+    if (sqlite3_file_control(file->db, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&raw) != SQLITE_OK ||
+        !raw || !raw->pMethods || raw->pMethods->xRead(raw, header, sizeof header, 0) != SQLITE_OK ||
+        header[18] != 1)
+        return STORE_OK; /* what else is wrong is seen as it is read */
+    return store_say(store, STORE_CORRUPT,
+                     "%s has no write-ahead log, but %s-wal is there: another file's; move it away",
+                     file->path, file->path);
+}
+
 static enum store_status open_file(struct store *store, struct store_file *file, const char *path,
                                    bool writable, int64_t *version)
 {
@@ -660,7 +680,8 @@ static enum store_status open_file(struct store *store, struct store_file *file,
     if (writable && sqlite3_db_readonly(file->db, "main") == 1)
         /* Asked for more than the file's mode gives, SQLite opens it for reading. */
         return store_say(store, STORE_DENIED, "%s may only be read by this user", file->path);
-    return settle(store, file, writable, version);
+    enum store_status status = look_at_foreign_log(store, file);
+    return status == STORE_OK ? settle(store, file, writable, version) : status;
 }
 
 enum store_status store_file_connect_any(struct store *store, struct store_file *file, bool writable,
@@ -756,8 +777,16 @@ enum store_status store_file_ready(struct store *store, struct store_file *file)
     /* Not under the feet of a listing whose listener asks for more. */
     if (file->db && is_being_read(file))
         return STORE_OK;
+    /* Who looks between two rounds holds no lock, and would close the connection with the log in it. */
+    bool lock = file->db && file->wal && file->writable && !file->locked;
+    enum store_status status = lock ? store_file_lock(store, file) : STORE_OK;
+    if (status != STORE_OK)
+        return status;
     rescue(file);
-    return store_file_connect(store, file, file->writable);
+    status = store_file_connect(store, file, file->writable);
+    if (lock)
+        store_file_unlock(file);
+    return status;
 }
 
 /* --- Statements --------------------------------------------------------------------------------------------
@@ -951,6 +980,13 @@ static void leave_a_short_log(struct store *store, struct store_file *file)
 {
     if (!file->db || !file->writable || file->lock_fd < 0)
         return;
+    if (!files_are_there(file)) {
+        if (store_file_lock(store, file) == STORE_OK) {
+            rescue(file);
+            store_file_unlock(file);
+        }
+        return;
+    }
     if ((int64_t)file->wal_frames * file->page_bytes <= WAL_BYTES_LEFT)
         return;
     if (flock(file->lock_fd, LOCK_EX | LOCK_NB) != 0)
