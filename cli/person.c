@@ -101,6 +101,12 @@ struct asked {
         claims; /* "ACCOUNT UUID EVENT" of callbacks and, without EVENT, of sessions found by a claim */
 };
 
+/* It is nobody's any more, and must stay as it is to be known again. */
+static bool is_erased(const char *text)
+{
+    return text && !strncmp(text, STORE_ERASED, sizeof(STORE_ERASED) - 1);
+}
+
 static void add_claim(struct asked *asked, const char *account, const char *uuid, const char *event)
 {
     struct buf claim = BUF_INIT;
@@ -115,7 +121,8 @@ static bool take_event(void *context, const struct store_event_row *row)
     struct asked *asked = context;
     struct person *person = asked->person;
 
-    if (!wanted_account(person, row->account) || (asked->account && strcmp(asked->account, row->account)))
+    if (!wanted_account(person, row->account) || (asked->account && strcmp(asked->account, row->account)) ||
+        is_erased(row->session_uuid) || (is_erased(row->identity) && !row->respondent_id))
         return true;
     if (row->session_uuid) {
         add_claim(asked, row->account, row->session_uuid, row->id);
@@ -199,7 +206,7 @@ static bool take_session(void *context, const struct store_session_row *row)
 {
     struct asked *asked = context;
 
-    if (wanted_account(asked->person, row->account))
+    if (wanted_account(asked->person, row->account) && !is_erased(row->session_uuid))
         add_claim(asked, row->account, row->session_uuid, "");
     return true;
 }

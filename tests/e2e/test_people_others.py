@@ -95,3 +95,19 @@ def test_a_store_with_pages_of_another_kind_is_sound_after_a_purge(shop):
     assert shop.ok("purge", "--older-than", "10").startswith("1333 events")
     assert shop.run("check", "--full").out.count("integrity_check: ok") == 4
     assert len(shop.rows("events", "--json")) == 667
+
+
+def test_what_is_erased_is_nobodys_any_more(shop):
+    """Under its digest a session is known when it comes again: a second erasure would forget it."""
+    for who in ("1001", "1002"):
+        shop.examjoint({"event": "result_ready", "exam_id": "e", "respondent_id": who})
+    shop.proview(external="1001")
+    erase(shop, "1001")
+    digest = next(row["session_uuid"] for row in shop.rows("events", "--json") if row["source"] == "proview")
+    assert digest.startswith("erased:")
+    for name in (digest, "erased:"):
+        assert "nothing is stored" in shop.fails(1, "respondent", name, "--erase", "--yes")
+        assert "nothing is stored" in shop.fails(1, "export", "--respondent", name)
+    shop.proview(external="1001")
+    take_in(shop)
+    assert shop.rows("sessions", "--json") == []
