@@ -118,11 +118,20 @@ static enum store_status erase_lines(const struct person *person, struct erased 
     return status;
 }
 
+/* Nothing of what is gone remains in any file. */
+static enum store_status overwrite(const struct person *person, int *unsettled)
+{
+    const struct store_sweep_rule scrub = {.scrub_areas = STORE_ALL, .now_ms = clock_now_ms()};
+    struct store_purged purged = {0};
+    enum store_status status = store_sweep(person->store, &scrub, &purged);
+
+    *unsettled = purged.unsettled;
+    return status;
+}
+
 /* The roster last: it says by which address, and under which hashes, the rest was found. */
 static enum store_status erase_all(const struct person *person, struct erased *erased, int *unsettled)
 {
-    struct store_sweep_rule scrub = {.scrub_areas = STORE_ALL, .now_ms = clock_now_ms()};
-    struct store_purged purged = {0};
     enum store_status status = erase_keys(person, erased);
 
     if (!status)
@@ -131,10 +140,7 @@ static enum store_status erase_all(const struct person *person, struct erased *e
         status = erase_session(person, &person->sessions[i], erased);
     if (!status)
         status = erase_lines(person, erased);
-    if (!status)
-        status = store_sweep(person->store, &scrub, &purged);
-    *unsettled = purged.unsettled;
-    return status;
+    return status ? status : overwrite(person, unsettled);
 }
 
 static void say_undecided(FILE *out, const char *id)
@@ -195,6 +201,26 @@ static bool confirmed(const struct cli *cli, const struct person *person)
     return fgets(answer, sizeof(answer), stdin) && !strcmp(answer, "yes\n");
 }
 
+static int say_unsettled(struct cli *cli)
+{
+    return cli_failed(cli, "somebody read the store all the time: bytes of what was erased may remain; run: "
+                           "examhook purge");
+}
+
+/* An erasure before this one may have been killed behind its last row. */
+static int nothing_found(struct cli *cli, const struct person *person)
+{
+    int unsettled = 0;
+    enum store_status status = overwrite(person, &unsettled);
+
+    if (status)
+        return cli_store_failed(cli, person->store, status, "what was erased before is not overwritten");
+    if (unsettled)
+        return say_unsettled(cli);
+    return cli_failed(cli, "nothing is stored about that id%s",
+                      person->undecided.count ? " but mentions: see `export --respondent`" : "");
+}
+
 static int erase(struct cli *cli, const struct person *person, const struct erase_options *options)
 {
     struct erased erased = {0};
@@ -205,8 +231,7 @@ static int erase(struct cli *cli, const struct person *person, const struct eras
     if (person_is_ambiguous(person, &why))
         code = cli_failed(cli, "%s", buf_str(&why));
     else if (person_empty(person))
-        code = cli_failed(cli, "nothing is stored about that id%s",
-                          person->undecided.count ? " but mentions: see `export --respondent`" : "");
+        code = nothing_found(cli, person);
     else if (!options->yes && !confirmed(cli, person))
         code = cli_failed(cli, "nothing was erased");
     buf_release(&why);
@@ -216,11 +241,7 @@ static int erase(struct cli *cli, const struct person *person, const struct eras
     say(cli, person, &erased, options->json);
     if (status)
         return cli_store_failed(cli, person->store, status, "the erasure was cut short, do it again");
-    if (unsettled)
-        return cli_failed(cli,
-                          "somebody read the store all the time: bytes of what was erased may remain; run: "
-                          "examhook purge");
-    return CLI_FINE;
+    return unsettled ? say_unsettled(cli) : CLI_FINE;
 }
 
 int person_erase(struct cli *cli, const struct config *config, const struct erase_options *options)

@@ -7,7 +7,7 @@ import sqlite3
 import time
 
 from test_cli import UUID, change
-from test_people import OTHER, open_shop, shop, take_in  # pylint: disable=unused-import
+from test_people import OTHER, holding, open_shop, shop, take_in  # pylint: disable=unused-import
 
 FAMILY = """id,email,name,password
 1001,family@example.org,Ada,horse
@@ -111,3 +111,16 @@ def test_what_is_erased_is_nobodys_any_more(shop):
     shop.proview(external="1001")
     take_in(shop)
     assert shop.rows("sessions", "--json") == []
+
+
+def test_the_same_command_again_overwrites_what_was_left_of_an_erasure(shop):
+    """As after a kill behind its last row: nothing is found any more, and yet older states lie in the log."""
+    shop.examjoint({"event": "result_ready", "exam_id": "e", "respondent_id": "1001", "x": "canary"})
+    with contextlib.closing(sqlite3.connect(os.path.join(shop.folder, "store/examjoint/events.db"))) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchall()
+        assert "purge" in shop.fails(1, "respondent", "1001", "--erase", "--yes")
+        assert holding(os.path.join(shop.folder, "store"), "canary")
+        reader.execute("ROLLBACK")
+        assert "nothing is stored" in shop.fails(1, "respondent", "1001", "--erase", "--yes")
+        assert holding(os.path.join(shop.folder, "store"), "canary") == []
