@@ -219,6 +219,8 @@ static void accept_all(struct loop *loop)
         if (errno == EINTR || errno == ECONNABORTED)
             continue;
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            if (!somebody_waits && !loop->stopping) /* as above: this is said before the queue is looked at */
+                return;
             log_error("cannot accept a connection", LOG_S("error", strerror(errno)));
             if (close_an_idle_one(loop))
                 continue;

@@ -328,6 +328,67 @@ def test_sigterm_at_the_limit_answers_what_lies_in_the_sockets(program):
     assert len(program.stored()) == 17
 
 
+@contextmanager
+def halted(program):
+    """For the loop, all that happens meanwhile happens at once."""
+    program.process.send_signal(signal.SIGSTOP)
+    while state_of(program.process.pid) != "T":
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        program.process.send_signal(signal.SIGCONT)
+
+
+def test_more_requests_at_once_than_a_commit_takes(program):
+    restart(program, connections=400)
+    peers = [program.peer() for _ in range(300)]
+    with halted(program):
+        for n, peer in enumerate(peers):
+            peer.send(request(post(event(n), **SECRETS), event(n)))
+    assert [peer.answer()[0] for peer in peers] == [200] * 300
+    assert {e["respondent_id"] for e in program.stored()} == {f"r{n}" for n in range(300)}
+
+
+def test_more_candidates_whose_time_is_over_at_once_than_a_commit_takes(program):
+    program.config.write_text(program.config.read_text() + "[verify]\nbudget = 1s\n")
+    restart(program, connections=400)
+    with slots_taken(program):
+        peers = [program.peer() for _ in range(280)]
+        for n, peer in enumerate(peers):
+            peer.send(request(post(verification(n), **SECRETS), verification(n)))
+        time.sleep(0.4)
+        with halted(program):
+            time.sleep(1.2)
+        for peer in peers:
+            status, _, body = peer.answer()
+            assert status == 200 and "again" in json.loads(body)["errorMessage"]
+    assert len(program.stored()) == 280
+
+
+def test_idle_kept_connections_give_way_when_no_descriptor_is_left(program):
+    pid, kept = program.process.pid, []
+
+    def keep_one():
+        kept.append(program.peer())
+        kept[-1].send(request(post(event(len(kept)), **SECRETS), event(len(kept)), keep=True))
+        assert kept[-1].answer()[0] == 200
+
+    def taken():
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+    keep_one()
+    while len(kept) < 3 or taken() != list(range(len(taken()))):
+        keep_one()
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(taken()), resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+    assert program.ask(request(post(event(999), **SECRETS), event(999)))[0] == 200
+    assert kept[0].closed()
+    for n, peer in enumerate(kept[1:]):
+        peer.send(request(post(event(1000 + n), **SECRETS), event(1000 + n), keep=True))
+        assert peer.answer()[0] == 200
+    assert len(program.stored()) == 2 * len(kept)
+    assert "cannot accept a connection" in program.log.read_text()
+
+
 def test_events_do_not_wait_behind_verifications_for_a_connection(program):
     restart(program, connections=8)
     with slots_taken(program):
