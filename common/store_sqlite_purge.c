@@ -59,6 +59,7 @@ enum {
 #define MARK_CLOCK "retention_clock"
 #define MARK_SWEPT "retention_swept"
 #define MARK_SCRUBBED "scrubbed"
+#define MARK_REMAINS "remains" /* 1: rows were deleted, and what they left is not yet overwritten */
 
 enum stage { STAGE_BEGIN, STAGE_DELETE, STAGE_SETTLE, STAGE_SCRUB, STAGE_END };
 
@@ -89,6 +90,55 @@ static void rest_after(int64_t began_ms)
     ms = ms < REST_MIN_MS ? REST_MIN_MS : ms > REST_MAX_MS ? REST_MAX_MS : ms;
     struct timespec pause = {.tv_nsec = (long)ms * 1000000};
     nanosleep(&pause, NULL);
+}
+
+/* --- Marks -----------------------------------------------------------------------------------------------
+ */
+
+static const char *mark_table(const struct store_file *file)
+{
+    return file->area == STORE_RATINGS ? "meta" : "counters";
+}
+
+static enum store_status mark_get(struct store *store, struct store_file *file, const char *name,
+                                  int64_t *value)
+{
+    char sql[96];
+    enum store_status status = STORE_OK;
+    snprintf(sql, sizeof sql, "SELECT value FROM %s WHERE name = ?1", mark_table(file));
+    sqlite3_stmt *statement = store_statement(store, file, SWEEP_MARK_GET, sql, &status);
+    if (!statement)
+        return status;
+    store_bind_text(statement, 1, name);
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW)
+        *value = sqlite3_column_int64(statement, 0);
+    else if (code != SQLITE_DONE)
+        status = store_fail(store, file, "reading a mark");
+    sqlite3_reset(statement);
+    return status;
+}
+
+static enum store_status mark_put(struct store *store, struct store_file *file, const char *name,
+                                  int64_t value)
+{
+    char sql[96];
+    enum store_status status = STORE_OK;
+    snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO %s(name, value) VALUES(?1, ?2)", mark_table(file));
+    sqlite3_stmt *statement = store_statement(store, file, SWEEP_MARK_PUT, sql, &status);
+    if (!statement)
+        return status;
+    store_bind_text(statement, 1, name);
+    sqlite3_bind_int64(statement, 2, value);
+    return store_run(store, file, statement, "keeping a mark");
+}
+
+static enum store_status round_end(struct store *store, enum store_status status)
+{
+    if (status == STORE_OK)
+        return store_round_commit(store);
+    store_round_abandon(store);
+    return status;
 }
 
 /* --- What is old -------------------------------------------------------------------------------------------
@@ -220,11 +270,9 @@ static enum store_status purge_round(struct store_sweep *sweep, struct store_fil
         status = purge_row(store, file, sweep->ids[i], sweep->before_ms, &row);
         gone += row;
     }
-    if (status != STORE_OK) {
-        store_round_abandon(store);
-        return status;
-    }
-    status = store_round_commit(store);
+    if (status == STORE_OK && gone > 0)
+        status = mark_put(store, file, MARK_REMAINS, 1);
+    status = round_end(store, status);
     if (status == STORE_OK)
         sweep->gone += gone;
     return status;
@@ -241,12 +289,10 @@ static enum store_status purge_thin(struct store_sweep *sweep, struct store_file
                        "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries d JOIN events e"
                        " ON e.id = d.event_id WHERE d.event_id = ?1 AND e.last_received_at < ?2 LIMIT 4)",
                        sweep->ids[sweep->count - 1], sweep->before_ms, &gone);
-    if (status != STORE_OK) {
-        store_round_abandon(sweep->store);
-        return status;
-    }
+    if (status == STORE_OK && gone > 0)
+        status = mark_put(sweep->store, file, MARK_REMAINS, 1);
     *some = gone == PURGE_DELIVERIES_A_ROUND;
-    return store_round_commit(sweep->store);
+    return round_end(sweep->store, status);
 }
 
 static enum store_status purge_sessions(struct store_sweep *sweep, bool *end)
@@ -261,7 +307,7 @@ static enum store_status purge_sessions(struct store_sweep *sweep, bool *end)
         *end = true;
         return status;
     }
-    status = store_round_commit(sweep->store);
+    status = round_end(sweep->store, mark_put(sweep->store, &sweep->store->ratings, MARK_REMAINS, 1));
     if (status == STORE_OK)
         sweep->gone += some;
     return status;
@@ -289,52 +335,6 @@ static enum store_status delete_some(struct store_sweep *sweep, struct store_fil
 
 /* --- The clock of a retention ------------------------------------------------------------------------------
  */
-
-static const char *mark_table(const struct store_file *file)
-{
-    return file->area == STORE_RATINGS ? "meta" : "counters";
-}
-
-static enum store_status mark_get(struct store *store, struct store_file *file, const char *name,
-                                  int64_t *value)
-{
-    char sql[96];
-    enum store_status status = STORE_OK;
-    snprintf(sql, sizeof sql, "SELECT value FROM %s WHERE name = ?1", mark_table(file));
-    sqlite3_stmt *statement = store_statement(store, file, SWEEP_MARK_GET, sql, &status);
-    if (!statement)
-        return status;
-    store_bind_text(statement, 1, name);
-    int code = sqlite3_step(statement);
-    if (code == SQLITE_ROW)
-        *value = sqlite3_column_int64(statement, 0);
-    else if (code != SQLITE_DONE)
-        status = store_fail(store, file, "reading a mark");
-    sqlite3_reset(statement);
-    return status;
-}
-
-static enum store_status mark_put(struct store *store, struct store_file *file, const char *name,
-                                  int64_t value)
-{
-    char sql[96];
-    enum store_status status = STORE_OK;
-    snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO %s(name, value) VALUES(?1, ?2)", mark_table(file));
-    sqlite3_stmt *statement = store_statement(store, file, SWEEP_MARK_PUT, sql, &status);
-    if (!statement)
-        return status;
-    store_bind_text(statement, 1, name);
-    sqlite3_bind_int64(statement, 2, value);
-    return store_run(store, file, statement, "keeping a mark");
-}
-
-static enum store_status round_end(struct store *store, enum store_status status)
-{
-    if (status == STORE_OK)
-        return store_round_commit(store);
-    store_round_abandon(store);
-    return status;
-}
 
 static enum store_status newest(struct store *store, struct store_file *file, int64_t *at_ms)
 {
@@ -375,10 +375,14 @@ static enum store_status put_clock(struct store_sweep *sweep, struct store_file 
  */
 static enum store_status begin_retention(struct store_sweep *sweep, struct store_file *file, bool *due)
 {
-    int64_t before = 0, swept = 0, now = sweep->rule.now_ms;
+    int64_t before = 0, swept = 0, remains = 0, now = sweep->rule.now_ms;
     enum store_status status = mark_get(sweep->store, file, MARK_CLOCK, &before);
     if (status == STORE_OK)
         status = mark_get(sweep->store, file, MARK_SWEPT, &swept);
+    if (status == STORE_OK)
+        status = mark_get(sweep->store, file, MARK_REMAINS, &remains);
+    if (remains) /* the sweep before was cut short */
+        sweep->rule.scrub_areas |= (unsigned)file->area;
     if (status == STORE_OK && before == 0)
         status = newest(sweep->store, file, &before);
     *due = now >= CLOCK_BEGINS_MS && (now < swept || now - swept >= STORE_RETENTION_EVERY_MS);
@@ -508,6 +512,13 @@ static enum store_status forget_pages(struct store_sweep *sweep, struct store_fi
                : status;
 }
 
+static enum store_status nothing_remains(struct store_sweep *sweep, struct store_file *file)
+{
+    enum store_status status = store_round_begin(sweep->store, file->area);
+    return status == STORE_OK ? round_end(sweep->store, mark_put(sweep->store, file, MARK_REMAINS, 0))
+                              : status;
+}
+
 /* The lock is held until that commit, so that nobody writes in between. */
 static enum store_status scrub_locked(struct store_sweep *sweep, struct store_file *file, int64_t last)
 {
@@ -536,16 +547,15 @@ static enum store_status scrub_step(struct store_sweep *sweep, struct store_file
         status = store_number(sweep->store, file, "PRAGMA page_count", &pages);
     if (status != STORE_OK)
         return status;
-    if (sweep->page > pages || pages >= SCRUB_PAGES_MAX) {
-        be_ready(sweep, STAGE_END);
-        return STORE_OK;
-    }
+    bool end = sweep->page > pages || pages >= SCRUB_PAGES_MAX;
     int64_t last = sweep->page + SCRUB_LOOK - 1 < pages ? sweep->page + SCRUB_LOOK - 1 : pages;
     /* A sweep before may have overwritten pages, and failed at its commit. */
-    if (sweep->page == 1)
+    if (end)
+        status = nothing_remains(sweep, file);
+    else if (sweep->page == 1)
         status = forget_pages(sweep, file);
     /* Without the lock first: this look may be wrong only about pages that somebody is changing. */
-    if (status == STORE_OK && !scrub_pages(file, sweep->page, last, false, &dirty))
+    if (status == STORE_OK && !end && !scrub_pages(file, sweep->page, last, false, &dirty))
         dirty = true;
     if (dirty)
         status = scrub_locked(sweep, file, last);
@@ -558,6 +568,8 @@ static enum store_status scrub_step(struct store_sweep *sweep, struct store_file
     }
     if (status != STORE_OK)
         return status;
+    if (end)
+        be_ready(sweep, STAGE_END);
     sweep->tries = 0;
     sweep->page = last + 1;
     return STORE_OK;

@@ -494,6 +494,24 @@ static void an_event_with_many_long_repeats_goes_in_short_steps(void **state)
     store_sweep_free(sweep);
 }
 
+/* Killed between its last row and the cut of the log: there may be nothing more to delete for long. */
+static void what_a_retention_left_is_overwritten_by_the_next(void **state)
+{
+    const struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    const struct store_sweep_rule rule = {.retention_ms = 30 * DAY, .now_ms = NOW};
+    put_event(store, "result_ready", "r1", "{\"x\":\"CANARY-left\"}", NOW - 60 * DAY);
+    put_at(store, 2, NOW);
+    struct store_sweep *sweep = store_sweep_new(store, &rule);
+    for (bool more = true; more && store_sweep_result(sweep).events == 0;)
+        assert_stored(store, store_sweep_step(sweep, &more));
+    store_sweep_free(sweep);
+    assert_int_equal(events(store, NULL).count, 1);
+    assert_int_not_equal(files_with(scratch, "CANARY-left"), 0);
+    assert_int_equal(retain(store, NOW + 3600000, 30 * DAY).events, 0);
+    assert_int_equal(files_with(scratch, "CANARY-left"), 0);
+}
+
 static void a_clock_that_jumps_ahead_does_not_empty_the_store(void **state)
 {
     const struct scratch *scratch = *state;
@@ -576,6 +594,7 @@ int main(void)
         scratch_test(a_session_without_callbacks_leaves_a_row_that_stops_later_ones),
         scratch_test(retention_deletes_what_is_older),
         scratch_test(an_event_with_many_long_repeats_goes_in_short_steps),
+        scratch_test(what_a_retention_left_is_overwritten_by_the_next),
         scratch_test(a_clock_that_jumps_ahead_does_not_empty_the_store),
         scratch_test(a_clock_that_begins_in_the_year_2000_does_not_hold_retention_up),
         scratch_test(what_came_while_the_clock_was_behind_is_not_taken_for_old),
