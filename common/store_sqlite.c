@@ -451,6 +451,11 @@ void store_file_disconnect(struct store_file *file)
     file->suspect = false;
 }
 
+static void wait_at_most(const struct store_file *file, int64_t ms)
+{
+    sqlite3_busy_timeout(file->db, (int)(ms < INT_MAX ? ms : INT_MAX));
+}
+
 static int remember_frames(void *context, sqlite3 *db, const char *schema, int frames)
 {
     struct store_file *file = context;
@@ -538,25 +543,44 @@ static void put_log_aside(const struct store_file *file)
     buf_release(&to);
 }
 
+/* All of the log as we have it goes into the store as we have it. Where the log's file is gone there is no
+   second chance: nobody may read it any more, or SQLite would let part of it lie, or go on behind it in a new
+   file, which has no beginning then. Else what is left lies in the file. */
+static int move_log(const struct store_file *file, bool gone)
+{
+    int frames = 0, moved = 0;
+    int code = sqlite3_wal_checkpoint_v2(
+        file->db, "main", gone ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE, &frames, &moved);
+    return code == SQLITE_OK && moved < frames ? SQLITE_BUSY : code;
+}
+
 /*
  * Somebody removed, moved, cut or replaced a file that we have open. What lies in the log as we have it was
  * accepted: it goes into the store as we have it, wherever that is now. Under the lock, as every checkpoint;
- * not where another has begun a log of its own since, which is newer.
+ * not where another has begun a log of its own since, which is newer. STORE_BUSY: a reader was in the way for
+ * that long, and the connection is the only one that has the log; it must be kept.
  */
-static void rescue(struct store_file *file)
+static enum store_status rescue(struct store *store, struct store_file *file, int64_t wait_ms)
 {
     struct stat log;
-    if (!file->locked || !file->db || !file->wal || file->suspect ||
-        (store_is_there(file) && log_file_is_there(file)))
-        return;
-    bool another = !log_file_is_there(file) && beside(file, "-wal", &log) && log.st_size > 0;
-    sqlite3_busy_timeout(file->db, 0);
-    int code = another ? SQLITE_BUSY
-                       : sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    if (!file->locked || !file->db || !file->wal || file->suspect)
+        return STORE_OK;
+    bool gone = !log_file_is_there(file);
+    if (store_is_there(file) && !gone)
+        return STORE_OK;
+    bool another = gone && beside(file, "-wal", &log) && log.st_size > 0;
+    wait_at_most(file, wait_ms);
+    int code = another ? SQLITE_PERM : move_log(file, gone);
+    wait_at_most(file, store->lock_wait_ms);
+    if (gone && code == SQLITE_BUSY)
+        return store_say(store, STORE_BUSY,
+                         "%s-wal was removed while it was in use, and somebody reads: it cannot be saved yet",
+                         file->path);
     log_error("a file of the store was removed, cut or replaced while it was in use",
               LOG_S("path", file->path),
               LOG_S("log", code == SQLITE_OK ? "moved into the store that was open" : "could not be saved"));
     put_log_aside(file);
+    return STORE_OK;
 }
 
 enum store_status store_file_orphaned_log(struct store *store, const struct store_file *file)
@@ -592,7 +616,7 @@ static enum store_status look_at_journal(struct store *store, struct store_file 
 static enum store_status settle(struct store *store, struct store_file *file, bool writable, int64_t *version)
 {
     sqlite3 *db = file->db;
-    sqlite3_busy_timeout(db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
+    wait_at_most(file, store->lock_wait_ms);
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)NULL);
     sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)NULL);
     sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
@@ -684,32 +708,56 @@ static enum store_status open_file(struct store *store, struct store_file *file,
     return status == STORE_OK ? settle(store, file, writable, version) : status;
 }
 
-enum store_status store_file_connect_any(struct store *store, struct store_file *file, bool writable,
-                                         int64_t *version)
+static enum store_status look_at_file(struct store *store, const struct store_file *file, struct stat *seen)
 {
-    store_file_disconnect(file);
-    struct stat seen;
-    if (store_file_orphaned_log(store, file) != STORE_OK)
-        return STORE_CORRUPT;
-    if (lstat(file->path, &seen) != 0)
+    if (lstat(file->path, seen) != 0)
         return store_say_errno(store, file->path);
-    if (!S_ISREG(seen.st_mode))
-        return store_say(store, STORE_CORRUPT, "%s is not a regular file", file->path);
+    return S_ISREG(seen->st_mode) ? STORE_OK
+                                  : store_say(store, STORE_CORRUPT, "%s is not a regular file", file->path);
+}
+
+static enum store_status open_seen(struct store *store, struct store_file *file, bool writable,
+                                   int64_t *version, struct stat *seen)
+{
+    enum store_status status = store_file_orphaned_log(store, file);
+    if (status == STORE_OK)
+        status = look_at_file(store, file, seen);
+    if (status != STORE_OK)
+        return status;
     char *path = resolved_path(file);
     if (!path)
         return store_say_errno(store, file->folder);
-    enum store_status status = open_file(store, file, path, writable, version);
+    status = open_file(store, file, path, writable, version);
     if (status != STORE_OK && file->db && sqlite3_extended_errcode(file->db) == SQLITE_READONLY_ROLLBACK) {
         store_file_disconnect(file);
         if (undo_leftover(store, path))
             status = open_file(store, file, path, writable, version);
     }
     free(path);
+    return status;
+}
+
+enum store_status store_file_connect_any(struct store *store, struct store_file *file, bool writable,
+                                         int64_t *version)
+{
+    struct stat before, after;
+    enum store_status status = STORE_BUSY;
+    bool same = false;
+    for (int tries = 0; tries < 3 && !same; tries++) {
+        store_file_disconnect(file);
+        status = open_seen(store, file, writable, version, &before);
+        if (status != STORE_OK)
+            break;
+        /* Replaced in between, what is open may be neither. */
+        same = look_at_file(store, file, &after) == STORE_OK && same_inode(&before, &after);
+    }
+    if (status == STORE_OK && !same)
+        status = store_say(store, STORE_BUSY, "%s is being replaced", file->path);
     if (status != STORE_OK) {
         store_file_disconnect(file);
         return status;
     }
-    file->seen = seen;
+    file->seen = before;
     note_log(file);
     file->wal_frames = 0;
     file->wal_tried = 0;
@@ -782,8 +830,9 @@ enum store_status store_file_ready(struct store *store, struct store_file *file)
     enum store_status status = lock ? store_file_lock(store, file) : STORE_OK;
     if (status != STORE_OK)
         return status;
-    rescue(file);
-    status = store_file_connect(store, file, file->writable);
+    status = rescue(store, file, 0);
+    if (status == STORE_OK)
+        status = store_file_connect(store, file, file->writable);
     if (lock)
         store_file_unlock(file);
     return status;
@@ -968,9 +1017,9 @@ static void checkpoint(struct store *store, struct store_file *file, int64_t byt
         return;
     if (file->wal_tried && bytes >= tried && bytes < tried + WAL_RETRY_BYTES)
         return;
-    sqlite3_busy_timeout(file->db, 0);
+    wait_at_most(file, 0);
     int code = sqlite3_wal_checkpoint_v2(file->db, "main", mode, NULL, NULL);
-    sqlite3_busy_timeout(file->db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
+    wait_at_most(file, store->lock_wait_ms);
     file->wal_tried = code == SQLITE_OK ? 0 : file->wal_frames;
 }
 
@@ -982,7 +1031,10 @@ static void leave_a_short_log(struct store *store, struct store_file *file)
         return;
     if (!files_are_there(file)) {
         if (store_file_lock(store, file) == STORE_OK) {
-            rescue(file);
+            /* The connection ends, so this is the last try. */
+            if (rescue(store, file, store->lock_wait_ms) != STORE_OK)
+                log_error("a log that was removed while it was in use could not be saved",
+                          LOG_S("path", file->path), LOG_S("why", store_message(store)));
             store_file_unlock(file);
         }
         return;
@@ -1001,9 +1053,9 @@ enum store_status store_log_cut_locked(struct store *store, struct store_file *f
     enum store_status status = store_file_ready(store, file);
     if (status != STORE_OK || !file->wal)
         return status;
-    sqlite3_busy_timeout(file->db, 0);
+    wait_at_most(file, 0);
     int code = sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    sqlite3_busy_timeout(file->db, (int)(store->lock_wait_ms < INT_MAX ? store->lock_wait_ms : INT_MAX));
+    wait_at_most(file, store->lock_wait_ms);
     if (code != SQLITE_OK)
         return store_fail(store, file, "cutting the log");
     file->wal_frames = 0;

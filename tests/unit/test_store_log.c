@@ -1,11 +1,18 @@
 /* A store's write-ahead log: what lies in it outlives files removed or replaced while they are open, and it
  * is taken for no other file's. */
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <sqlite3.h>
 
 #include "store_scratch.h"
 
 #define NOW INT64_C(1764000000000)
 #define EVENTS "examjoint/events.db"
+#define WAIT_MS 60000 /* no wait in here is longer, whatever goes wrong */
 
 static const char *path_in(const struct scratch *scratch, const char *name)
 {
@@ -83,6 +90,96 @@ static void a_look_outside_a_round_saves_the_log(void **state)
     assert_int_equal(count_anew(scratch), 2);
 }
 
+struct reader {
+    pid_t pid;
+    int says, told; /* our ends: it says that it reads; it is told to stop when this is closed */
+};
+
+/* With the store as it is now in front of it for as long as that lasts: somebody's shell, not one of our
+   listings, which are gone after each page. */
+static void read_until_told(const struct scratch *scratch, int says, int told)
+{
+    sqlite3 *db = NULL;
+    struct pollfd end = {.fd = told, .events = POLLIN};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (sqlite3_open_v2(path_in(scratch, "store/" EVENTS), &db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK ||
+        sqlite3_exec(db, "BEGIN; SELECT count(*) FROM events", NULL, NULL, NULL) != SQLITE_OK ||
+        write(says, "r", 1) != 1)
+        _exit(2);
+    poll(&end, 1, 2 * WAIT_MS);
+    _exit(0);
+}
+
+/* Another program that reads, and has the events in front of it that are there now. Nothing of the store may
+   be open here: SQLite bears no fork. */
+static struct reader start_reader(const struct scratch *scratch)
+{
+    int says[2], told[2];
+    char byte;
+    assert_int_equal(pipe(says), 0);
+    assert_int_equal(pipe(told), 0);
+    struct reader reader = {.pid = fork(), .says = says[0], .told = told[1]};
+    assert_true(reader.pid >= 0);
+    if (reader.pid == 0) {
+        close(says[0]);
+        close(told[1]);
+        read_until_told(scratch, says[1], told[0]);
+    }
+    close(says[1]);
+    close(told[0]);
+    struct pollfd said = {.fd = reader.says, .events = POLLIN};
+    assert_int_equal(poll(&said, 1, WAIT_MS), 1);
+    assert_int_equal(read(reader.says, &byte, 1), 1);
+    return reader;
+}
+
+static void stop_reader(const struct reader *reader)
+{
+    int status = 0;
+    close(reader->told);
+    struct pollfd end = {.fd = reader->says, .events = POLLIN};
+    assert_int_equal(poll(&end, 1, WAIT_MS), 1); /* its end of the pipe is closed: it has ended */
+    close(reader->says);
+    assert_int_equal(waitpid(reader->pid, &status, 0), reader->pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* A reader keeps the log from being moved whole; nothing of it may be let go before that. */
+static void a_removed_log_waits_for_a_reader(struct scratch *scratch, int more)
+{
+    put(scratch->store);
+    close_store(scratch);
+    struct reader reader = start_reader(scratch);
+    scratch->store = scratch_open(scratch, STORE_ALL, 0, 100);
+    int accepted = 1;
+    for (; accepted < 1 + more; accepted++)
+        put(scratch->store);
+    remove_file(scratch, "store/" EVENTS "-wal");
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(store_round_begin(scratch->store, STORE_EXAMJOINT), STORE_BUSY);
+        assert_non_null(strstr(store_message(scratch->store), "reads"));
+    }
+    stop_reader(&reader);
+    put(scratch->store);
+    accepted++;
+    assert_int_equal(count_events(scratch->store), accepted);
+    close_store(scratch);
+    assert_int_equal(count_anew(scratch), accepted);
+}
+
+static void a_removed_log_waits_for_a_reader_of_an_old_state(void **state)
+{
+    a_removed_log_waits_for_a_reader(*state, 5);
+}
+
+/* Then all of it can be moved, but SQLite would go on behind what is there, in a new log without a beginning,
+   which nobody could read. */
+static void a_removed_log_waits_for_a_reader_of_the_last_state(void **state)
+{
+    a_removed_log_waits_for_a_reader(*state, 0);
+}
+
 static void assert_refused(const struct scratch *scratch)
 {
     struct store *store = NULL;
@@ -127,6 +224,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         scratch_test(a_program_that_ends_saves_a_log_that_was_removed),
         scratch_test(a_look_outside_a_round_saves_the_log),
+        scratch_test(a_removed_log_waits_for_a_reader_of_an_old_state),
+        scratch_test(a_removed_log_waits_for_a_reader_of_the_last_state),
         scratch_test(a_copy_does_not_take_the_log_of_the_file_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
