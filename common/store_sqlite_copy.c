@@ -66,14 +66,16 @@ static bool copy_table(sqlite3 *from, sqlite3 *to, const char *table)
     return done;
 }
 
-/* Every table with its rows, then the indexes; `which` is the WHERE of sqlite_schema. */
+/* Every table with its rows, then what would act on them as they come; `which` is the WHERE of sqlite_schema.
+ */
 static bool copy_objects(sqlite3 *from, sqlite3 *to, const char *which)
 {
     struct buf sql = BUF_INIT;
     sqlite3_stmt *list = NULL;
     int result = SQLITE_ERROR;
     bool done = true;
-    buf_addf(&sql, "SELECT type, name, sql FROM sqlite_schema WHERE %s ORDER BY type = 'index'", which);
+    buf_addf(&sql, "SELECT type, name, sql FROM sqlite_schema WHERE %s ORDER BY type != 'table', rowid",
+             which);
     if (sqlite3_prepare_v2(from, buf_str(&sql), -1, &list, NULL) == SQLITE_OK) {
         while (done && (result = sqlite3_step(list)) == SQLITE_ROW) {
             const char *type = store_column_text(list, 0), *name = store_column_text(list, 1);

@@ -986,6 +986,86 @@ static void a_backup_holds_no_token(void **state)
     buf_release(&why);
 }
 
+static int64_t number_in(sqlite3 *db, const char *format, ...)
+{
+    char sql[512];
+    sqlite3_stmt *statement = NULL;
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(sql, sizeof sql, format, args);
+    va_end(args);
+    if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) != SQLITE_OK ||
+        sqlite3_step(statement) != SQLITE_ROW)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+    int64_t number = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return number;
+}
+
+/* What there is of tables, indexes and triggers, and each table's rows. `filled`: a table without rows would
+   show nothing, so the test must have put some into each. */
+static void assert_same_tables(const struct scratch *scratch, const char *folder, const char *name,
+                               bool filled)
+{
+    static const char all[] = "SELECT type, name, tbl_name, sql FROM";
+    sqlite3 *db = NULL;
+    sqlite3_stmt *list = NULL;
+    char attach[256];
+    int tables = 0;
+    (void)snprintf(attach, sizeof attach, "ATTACH '%s/%s' AS copy", folder, name);
+    assert_int_equal(sqlite3_open_v2(path_in(scratch, name), &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, attach, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(
+        number_in(db, "SELECT count(*) FROM (%s main.sqlite_schema EXCEPT %s copy.sqlite_schema)", all, all),
+        0);
+    assert_int_equal(number_in(db, "SELECT count(*) FROM main.sqlite_schema"),
+                     number_in(db, "SELECT count(*) FROM copy.sqlite_schema"));
+    assert_int_equal(
+        sqlite3_prepare_v2(db, "SELECT name FROM main.sqlite_schema WHERE type = 'table'", -1, &list, NULL),
+        SQLITE_OK);
+    for (; sqlite3_step(list) == SQLITE_ROW; tables++) {
+        const char *table = (const char *)sqlite3_column_text(list, 0);
+        int64_t rows = number_in(db, "SELECT count(*) FROM main.\"%s\"", table);
+        int64_t copied = number_in(db, "SELECT count(*) FROM copy.\"%s\"", table);
+        if (rows != copied || (filled && rows == 0))
+            fail_msg("%s, %s: %lld rows, of which %lld are in the copy", name, table, (long long)rows,
+                     (long long)copied);
+    }
+    sqlite3_finalize(list);
+    sqlite3_close(db);
+    assert_in_range(tables, 2, 50);
+}
+
+/* The ratings are copied by our own hands, table by table: so with rows in every one of them, and with a
+   trigger, which must not act on what is copied. */
+static void a_backup_has_every_table_with_its_rows(void **state)
+{
+    struct scratch *scratch = *state;
+    struct buf why = BUF_INIT;
+    struct store_login login = {.expires_at_ms = NOW};
+    char folder[80];
+    fill_for_purge(scratch->store);
+    take_callbacks_in(scratch->store, 3);
+    assert_stored(scratch->store, store_round_begin(scratch->store, STORE_RATINGS));
+    assert_stored(scratch->store, store_login_put(scratch->store, "acme", &login));
+    assert_stored(scratch->store, store_round_commit(scratch->store));
+    store_free(scratch->store);
+    scratch->store = NULL;
+    raw_sql(scratch, "ratings/ratings.db",
+            "INSERT INTO history(session, number, at, rating) VALUES(1, 1, 5, 'HIGH'), (1, 2, 6, 'LOW');"
+            "INSERT OR IGNORE INTO turn VALUES(1, 0, 'p', '');"
+            "CREATE TABLE later(a); INSERT INTO later VALUES(1);"
+            "CREATE TRIGGER acts AFTER INSERT ON history BEGIN INSERT INTO later VALUES(new.at); END");
+    (void)snprintf(folder, sizeof folder, "%s/copy", scratch->folder);
+    if (store_backup(scratch->url, folder, &why) != STORE_OK)
+        fail_msg("%s", buf_str(&why));
+    assert_same_tables(scratch, folder, "ratings/ratings.db", true);
+    assert_same_tables(scratch, folder, "examjoint/events.db", false);
+    assert_same_tables(scratch, folder, "proview/callbacks.db", false);
+    assert_same_tables(scratch, folder, "roster/roster.db", false);
+    buf_release(&why);
+}
+
 static void a_damaged_store_gives_no_backup(void **state)
 {
     struct scratch *scratch = *state;
@@ -1118,6 +1198,7 @@ int main(void)
         scratch_test(ids_are_not_given_twice),
         scratch_test(a_backup_can_be_put_back),
         scratch_test(a_backup_holds_no_token),
+        scratch_test(a_backup_has_every_table_with_its_rows),
         scratch_test(callbacks_put_back_alone_lose_none_that_come),
         scratch_test(a_damaged_store_gives_no_backup),
         scratch_test(check_finds_what_is_wrong),
