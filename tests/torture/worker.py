@@ -468,7 +468,9 @@ class Run:
                     or "expires_in 60" in first["note"]
             else:
                 least, needed = 0.9 * SETTINGS["retry_first"] / RATE, True
-                if first["status"] in (400, 401, 403) and "bad" not in {k for n, _, k in TIMINGS if n in first["note"]}:
+                # What is no HTTP has no status, whatever the table says beside it.
+                if first["status"] in (400, 401, 403) and "no HTTP" not in first["note"] and \
+                        "bad" not in {k for n, _, k in TIMINGS if n in first["note"]}:
                     least = 0.9 * SETTINGS["login_pause"] / RATE
             if gap < least and not self.came_late(first) or not needed:
                 self.excess("a login %.2f s after %s%s" % (gap, first["note"] or first["status"], "" if needed else ", for nothing"))
