@@ -320,17 +320,17 @@ static enum store_status delete_some(struct store_sweep *sweep, struct store_fil
     int64_t at_ms = sweep->at_ms, id = sweep->id;
     bool some = false;
     enum store_status status = purge_find(sweep, file, end);
-    if (status != STORE_OK || sweep->count == 0)
-        return status;
-    if (sweep->heavy && file->area == STORE_EXAMJOINT)
+    if (status == STORE_OK && sweep->heavy && file->area == STORE_EXAMJOINT)
         status = purge_thin(sweep, file, &some);
-    if (status != STORE_OK || !some)
-        return status == STORE_OK ? purge_round(sweep, file) : status;
+    if (status == STORE_OK && !some && sweep->count > 0)
+        status = purge_round(sweep, file);
+    if (status == STORE_OK && !some)
+        return STORE_OK;
     /* What was found is found again by the next step. */
     sweep->at_ms = at_ms;
     sweep->id = id;
     *end = false;
-    return STORE_OK;
+    return status;
 }
 
 /* --- The clock of a retention ------------------------------------------------------------------------------
@@ -626,7 +626,8 @@ static enum store_status begin_area(struct store_sweep *sweep, struct store_file
         status = store_intake_mark(sweep->store, &sweep->seq_most);
     if (status == STORE_OK && sweep->rule.retention_ms > 0)
         status = begin_retention(sweep, file, &due);
-    be_ready(sweep, due ? STAGE_DELETE : STAGE_END);
+    if (status == STORE_OK)
+        be_ready(sweep, due ? STAGE_DELETE : STAGE_END);
     return status;
 }
 

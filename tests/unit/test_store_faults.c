@@ -13,6 +13,7 @@
 #define UUID_RATED "11111111-1111-4111-8111-111111111111"
 #define UUID_DUE "22222222-2222-4222-8222-222222222222"
 #define UUID_NEW "33333333-3333-4333-8333-333333333333"
+#define UUID_NOBODY "44444444-4444-4444-8444-444444444444"
 
 #define HASH "$2y$10$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuvwxyz01234"
 
@@ -650,6 +651,62 @@ static enum store_status purge(struct scratch *scratch)
     return store_purge(scratch->store, NOW + 48 * HOUR, &purged);
 }
 
+/* As the programs do it: the step that failed is tried again, once. */
+static enum store_status retention(struct scratch *scratch)
+{
+    /* By then the clock is one that was set. */
+    const struct store_sweep_rule rule = {.retention_ms = HOUR, .now_ms = NOW + 5 * 365 * 24 * HOUR};
+    struct store_sweep *sweep = store_sweep_new(scratch->store, &rule);
+    enum store_status status = STORE_OK;
+    bool tried = false;
+    for (bool more = true; more && status == STORE_OK;) {
+        status = store_sweep_step(sweep, &more);
+        if (status != STORE_OK && !tried) {
+            tried = more = true;
+            status = STORE_OK;
+        }
+    }
+    store_sweep_free(sweep);
+    return status;
+}
+
+static enum store_status erase_event(struct scratch *scratch)
+{
+    unsigned char secret[STORE_KEY_BYTES];
+    enum store_status status = store_identity_key(scratch->store, secret);
+    if (status == STORE_OK)
+        status = store_round_begin(scratch->store, STORE_EXAMJOINT);
+    if (status != STORE_OK)
+        return status;
+    return round_of(scratch->store, store_event_erase(scratch->store, "e2", secret));
+}
+
+static enum store_status erase_session(struct scratch *scratch)
+{
+    int64_t count = 0;
+    enum store_status status = store_round_begin(scratch->store, STORE_RATINGS);
+    if (status != STORE_OK)
+        return status;
+    status = store_session_hold(scratch->store, "acme", UUID_RATED, "somebody");
+    if (status == STORE_OK)
+        status = store_session_erase(scratch->store, "acme", UUID_RATED, NOW, &count);
+    if (status == STORE_OK)
+        assert_int_equal(count, 1);
+    return round_of(scratch->store, status);
+}
+
+static enum store_status erase_callbacks(struct scratch *scratch)
+{
+    int64_t count = 0;
+    enum store_status status = store_round_begin(scratch->store, STORE_PROVIEW);
+    if (status != STORE_OK)
+        return status;
+    status = store_callbacks_erase(scratch->store, "acme", UUID_RATED, NOW, &count);
+    if (status == STORE_OK)
+        status = store_callbacks_erase(scratch->store, "acme", UUID_NOBODY, NOW, &count);
+    return round_of(scratch->store, status);
+}
+
 static enum store_status backup(struct scratch *scratch)
 {
     char folder[128];
@@ -874,9 +931,15 @@ static void rosters(void **state)
 
 static void care(void **state)
 {
-    TRY({"purge", purge, true}, {"backup", backup, false}, {"opening", open_anew, false},
-        {"migrate", migrate, false}, {"migrate from nothing", migrate_from_nothing, false},
-        {"check", check, false});
+    TRY({"purge", purge, true}, {"retention", retention, true}, {"backup", backup, false},
+        {"opening", open_anew, false}, {"migrate", migrate, false},
+        {"migrate from nothing", migrate_from_nothing, false}, {"check", check, false});
+}
+
+static void erasing(void **state)
+{
+    TRY({"an event", erase_event, false}, {"a session", erase_session, false},
+        {"callbacks", erase_callbacks, false});
 }
 
 int main(void)
@@ -890,6 +953,7 @@ int main(void)
         with_first(the_workers_calls),
         with_first(rosters),
         with_first(care),
+        with_first(erasing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
