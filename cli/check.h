@@ -35,6 +35,8 @@ void check_config_sense(struct check_report *report, const char *path, const str
 void check_closed(struct check_report *report, const struct config *config, unsigned areas);
 /* Whether the web may show what it must not, as far as names of folders tell. */
 void check_place(struct check_report *report, const char *path, const struct config *config);
+/* Logs that were put aside in the folders of these areas. */
+void check_left(struct check_report *report, const struct config *config, unsigned areas);
 /* What the worker needs of the machine to call Talview: certificate authorities, name servers. Says nothing
    where no account has credentials. */
 void check_host(struct check_report *report, const char *path);

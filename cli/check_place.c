@@ -1,4 +1,5 @@
 /* Where things lie, and who can get at them. */
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -77,4 +78,33 @@ void check_place(struct check_report *report, const char *path, const struct con
     if (fine && config->personal)
         check_line(report, CHECK_OK, "place", NULL,
                    "a personal installation: none of it may be open to group or others");
+}
+
+static void check_left_in(struct check_report *report, const char *folder)
+{
+    DIR *listing = opendir(folder);
+
+    /* What cannot be looked into is said where the store is looked at. */
+    for (const struct dirent *entry; listing && (entry = readdir(listing));) {
+        if (strstr(entry->d_name, "-wal.left-"))
+            check_line(report, CHECK_WARNING, "store, left behind", "delete it when it is no longer wanted",
+                       "%s/%s is the log of a file that was replaced while programs ran; it holds people's "
+                       "data, and neither retention nor erasing touches it",
+                       folder, entry->d_name);
+    }
+    if (listing)
+        closedir(listing);
+}
+
+void check_left(struct check_report *report, const struct config *config, unsigned areas)
+{
+    static const enum store_area all[] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_PROVIEW, STORE_RATINGS};
+
+    for (size_t i = 0; i < COUNT(all); i++) {
+        char *folder = areas & (unsigned)all[i] ? store_area_folder(config->store_url, all[i]) : NULL;
+
+        if (folder)
+            check_left_in(report, folder);
+        free(folder);
+    }
 }

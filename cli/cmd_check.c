@@ -211,6 +211,7 @@ static void run(struct check_report *report, const char *path, const struct chec
         if (!options->start) {
             check_config_sense(report, path, config, options->roles);
             check_place(report, path, config);
+            check_left(report, config, options->write_areas | options->read_areas);
             if (options->roles & CONFIG_EXAMJOINT)
                 check_roster(report, config);
             check_clock(report, config);

@@ -1045,6 +1045,26 @@ def test_a_store_that_is_open_to_everybody_is_not_used(shop, name, options):
     shop.ok(*options)
 
 
+def test_check_warns_of_a_log_that_was_left_behind(shop):
+    shop.roster("id,password\n1001,horse\n")
+    assert not [what for what, _ in of(levels(shop), "warning") if what == "store, left behind"]
+    left = [os.path.join(shop.folder, "store", name)
+            for name in ("examjoint/events.db-wal.left-1764000000000", "ratings/ratings.db-wal.left-1764000000001")]
+    for path in left:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o640), "wb") as f:
+            f.write(b"log")
+    def found(*options):
+        return [row for row in levels(shop, *options) if row["what"] == "store, left behind"]
+    assert [row["level"] for row in found()] == ["warning"] * 2
+    for path, row in zip(left, found()):
+        assert row["text"].startswith(path + " ") and "people's data" in row["text"]
+        assert "neither retention nor erasing" in row["text"] and "delete it" in row["advice"]
+    assert [row["text"].split()[0] for row in found("--for", "examjoint")] == left[:1]
+    for path in left:
+        os.remove(path)
+    assert not found()
+
+
 def test_check_empty_roster(shop):
     assert ("roster", "is empty for main: nobody can sit an exam") in of(levels(shop, code=1), "failed")
 
