@@ -572,7 +572,7 @@ static enum store_status rescue(struct store *store, struct store_file *file, in
     wait_at_most(file, wait_ms);
     int code = another ? SQLITE_PERM : move_log(file, gone);
     wait_at_most(file, store->lock_wait_ms);
-    if (gone && code == SQLITE_BUSY)
+    if (gone && (code & 0xff) == SQLITE_BUSY)
         return store_say(store, STORE_BUSY,
                          "%s-wal was removed while it was in use, and somebody reads: it cannot be saved yet",
                          file->path);
