@@ -1,5 +1,6 @@
 /* A store's write-ahead log: what lies in it outlives files removed or replaced while they are open, and it
  * is taken for no other file's. */
+#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -219,6 +220,39 @@ static void a_copy_does_not_take_the_log_of_the_file_before(void **state)
     buf_release(&why);
 }
 
+static int count_left(const struct scratch *scratch)
+{
+    DIR *listing = opendir(path_in(scratch, "store/examjoint"));
+    int count = 0;
+    assert_non_null(listing);
+    for (const struct dirent *entry; (entry = readdir(listing));)
+        count += strncmp(entry->d_name, "events.db-wal.left-", 19) == 0;
+    closedir(listing);
+    return count;
+}
+
+/* A copy takes the store's place while a program runs: what came since is kept, but not played into it. */
+static void the_log_of_a_file_that_was_replaced_is_put_aside(void **state)
+{
+    struct scratch *scratch = *state;
+    struct buf why = BUF_INIT;
+    char folder[128], from[256], to[256];
+    put(scratch->store);
+    (void)snprintf(folder, sizeof folder, "%s/copy", scratch->folder);
+    assert_int_equal(store_backup(scratch->url, folder, &why), STORE_OK);
+    for (int i = 0; i < 20; i++)
+        put(scratch->store);
+    (void)snprintf(from, sizeof from, "%s", path_in(scratch, "copy/" EVENTS));
+    (void)snprintf(to, sizeof to, "%s", path_in(scratch, "store/" EVENTS));
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(count_left(scratch), 0);
+    put(scratch->store);
+    assert_int_equal(count_left(scratch), 1);
+    close_store(scratch);
+    assert_int_equal(count_anew(scratch), 2);
+    buf_release(&why);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +260,7 @@ int main(void)
         scratch_test(a_look_outside_a_round_saves_the_log),
         scratch_test(a_removed_log_waits_for_a_reader_of_an_old_state),
         scratch_test(a_removed_log_waits_for_a_reader_of_the_last_state),
+        scratch_test(the_log_of_a_file_that_was_replaced_is_put_aside),
         scratch_test(a_copy_does_not_take_the_log_of_the_file_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
