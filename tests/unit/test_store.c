@@ -986,7 +986,7 @@ static void a_backup_holds_no_token(void **state)
     buf_release(&why);
 }
 
-static int64_t number_in(sqlite3 *db, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static int64_t number_in(sqlite3 *db, const char *format, ...)
 {
     char sql[512];
     sqlite3_stmt *statement = NULL;

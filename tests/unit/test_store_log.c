@@ -96,9 +96,9 @@ struct reader {
     int says, told; /* our ends: it says that it reads; it is told to stop when this is closed */
 };
 
-/* With the store as it is now in front of it for as long as that lasts: somebody's shell, not one of our
-   listings, which are gone after each page. */
-static void read_until_told(const struct scratch *scratch, int says, int told)
+/* With the store as it is now in front of it until it is told, or for so long: somebody's shell, not one of
+   our listings, which are gone after each page. */
+static void read_until_told(const struct scratch *scratch, int says, int told, int ms)
 {
     sqlite3 *db = NULL;
     struct pollfd end = {.fd = told, .events = POLLIN};
@@ -107,13 +107,13 @@ static void read_until_told(const struct scratch *scratch, int says, int told)
         sqlite3_exec(db, "BEGIN; SELECT count(*) FROM events", NULL, NULL, NULL) != SQLITE_OK ||
         write(says, "r", 1) != 1)
         _exit(2);
-    poll(&end, 1, 2 * WAIT_MS);
+    poll(&end, 1, ms);
     _exit(0);
 }
 
 /* Another program that reads, and has the events in front of it that are there now. Nothing of the store may
    be open here: SQLite bears no fork. */
-static struct reader start_reader(const struct scratch *scratch)
+static struct reader start_reader(const struct scratch *scratch, int ms)
 {
     int says[2], told[2];
     char byte;
@@ -124,7 +124,7 @@ static struct reader start_reader(const struct scratch *scratch)
     if (reader.pid == 0) {
         close(says[0]);
         close(told[1]);
-        read_until_told(scratch, says[1], told[0]);
+        read_until_told(scratch, says[1], told[0], ms);
     }
     close(says[1]);
     close(told[0]);
@@ -151,7 +151,7 @@ static void a_removed_log_waits_for_a_reader(struct scratch *scratch, int more)
 {
     put(scratch->store);
     close_store(scratch);
-    struct reader reader = start_reader(scratch);
+    struct reader reader = start_reader(scratch, 2 * WAIT_MS);
     scratch->store = scratch_open(scratch, STORE_ALL, 0, 100);
     int accepted = 1;
     for (; accepted < 1 + more; accepted++)
@@ -179,6 +179,20 @@ static void a_removed_log_waits_for_a_reader_of_an_old_state(void **state)
 static void a_removed_log_waits_for_a_reader_of_the_last_state(void **state)
 {
     a_removed_log_waits_for_a_reader(*state, 0);
+}
+
+static void a_program_that_ends_waits_for_a_reader(void **state)
+{
+    struct scratch *scratch = *state;
+    put(scratch->store);
+    close_store(scratch);
+    struct reader reader = start_reader(scratch, 1000);
+    scratch->store = scratch_open(scratch, STORE_ALL, 0, WAIT_MS);
+    put(scratch->store);
+    remove_file(scratch, "store/" EVENTS "-wal");
+    close_store(scratch);
+    stop_reader(&reader);
+    assert_int_equal(count_anew(scratch), 2);
 }
 
 static void assert_refused(const struct scratch *scratch)
@@ -260,6 +274,7 @@ int main(void)
         scratch_test(a_look_outside_a_round_saves_the_log),
         scratch_test(a_removed_log_waits_for_a_reader_of_an_old_state),
         scratch_test(a_removed_log_waits_for_a_reader_of_the_last_state),
+        scratch_test(a_program_that_ends_waits_for_a_reader),
         scratch_test(the_log_of_a_file_that_was_replaced_is_put_aside),
         scratch_test(a_copy_does_not_take_the_log_of_the_file_before),
     };
