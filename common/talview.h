@@ -131,8 +131,7 @@ struct talview_reply {
 typedef void talview_done_fn(void *context, void *tag, struct talview_reply *reply);
 
 /* False: not started (out of handles, a text that cannot stand in a header), and `tag` will not come back.
-   A login is sent once; a session is asked for a second time where a kept connection ends without an answer.
- */
+   A login is sent once; a session a second time where a kept connection ends without an answer. */
 bool talview_login_start(struct talview *talview, const struct talview_account *account, void *tag);
 bool talview_session_start(struct talview *talview, const struct talview_account *account, const char *uuid,
                            const char *token, void *tag);
