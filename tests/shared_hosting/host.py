@@ -3,7 +3,6 @@ no C library nor any other library at all. Customers are users of it in one grou
 they run in that root. And beside it: the stand-in of Talview, and a name server."""
 import json
 import os
-import secrets
 import shutil
 import socket
 import ssl
@@ -52,11 +51,6 @@ def wait_for(what, seconds=20, every=0.1):
         if value or time.monotonic() > end:
             return value
         time.sleep(every)
-
-
-def openssl(*arguments):
-    subprocess.run(("openssl",) + arguments, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.PIPE)
 
 
 class Host:
@@ -235,28 +229,16 @@ class Talview:
 
     def __init__(self, host):
         self.folder = tempfile.mkdtemp(prefix="examhook-talview-")
-        self.certificate()
-        self.process = subprocess.Popen(
-            [sys.executable, os.path.join(TOP, "tests/standin/talview.py"), "--port", "0", "--dir", self.folder, "--username",
-             USERNAME, "--password", PASSWORD, "--app-id", APP_ID], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, os.path.join(TOP, "tests/standin/talview.py"), "--port", "0", "--dir", self.folder,
+                   "--name", "talview.example.net", "--name", "talview.example.org",
+                   "--username", USERNAME, "--password", PASSWORD, "--app-id", APP_ID]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         assert line.startswith("ready https://"), line
         self.port = int(line.split(":")[-1])
         self.tls = ssl.create_default_context(cafile=os.path.join(self.folder, "ca.pem"))
         shutil.copy(os.path.join(self.folder, "ca.pem"), host.path(CA_PLACE))
         os.chmod(host.path(CA_PLACE), 0o644)
-
-    def certificate(self):
-        def at(name):
-            return os.path.join(self.folder, name)
-        ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        openssl("req", "-x509", *ec, "-keyout", at("ca.key"), "-out", at("ca.pem"), "-days", "30", "-subj", "/CN=authority",
-                "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
-        openssl("req", "-new", *ec, "-keyout", at("server.key"), "-out", at("server.csr"), "-subj", "/CN=server")
-        with open(at("ext"), "w", encoding="ascii") as f:
-            f.write("subjectAltName=DNS:talview.example.net,DNS:talview.example.org,IP:127.0.0.1\n")
-        openssl("x509", "-req", "-in", at("server.csr"), "-CA", at("ca.pem"), "-CAkey", at("ca.key"), "-set_serial",
-                "0x" + secrets.token_hex(12), "-days", "30", "-extfile", at("ext"), "-out", at("server.pem"))
 
     def urls(self, name="talview.example.net"):
         base = "https://%s:%d" % (name, self.port)

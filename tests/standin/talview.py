@@ -73,8 +73,8 @@ def still_good(path):
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
-def make_certificates(folder):
-    """A certificate authority and a server certificate of its own in `folder`, unless they are there."""
+def make_certificates(folder, names=()):
+    """A certificate authority and a server certificate of its own, for these names too, in `folder`, unless they are there."""
     ca, cert, key = (os.path.join(folder, n) for n in ("ca.pem", "server.pem", "server.key"))
     bad = [os.path.join(folder, fault + ".pem") for fault in BAD_CERTIFICATES]
     if all(map(os.path.exists, (ca, cert, key, *bad))) and still_good(ca) and still_good(cert):
@@ -98,8 +98,9 @@ def make_certificates(folder):
                 openssl("x509", "-req", "-in", at("server.csr"), "-CA", at("ca.pem"), "-CAkey", at("ca.key"),
                         "-set_serial", "0x" + secrets.token_hex(12), "-days", days, "-extfile", at("ext"), "-out",
                         at(name))
-            signed("server.pem", "IP:127.0.0.1,DNS:localhost", "3650")
-            signed("expired.pem", "IP:127.0.0.1,DNS:localhost", "-1")
+            own = ",".join(["IP:127.0.0.1", "DNS:localhost", *("DNS:" + name for name in names)])
+            signed("server.pem", own, "3650")
+            signed("expired.pem", own, "-1")
             signed("other_name.pem", "DNS:talview.invalid", "3650")
             openssl("req", "-x509", "-key", at("server.key"), "-out", at("untrusted.pem"), "-days", "3650", "-subj",
                     "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
@@ -496,6 +497,7 @@ def options():
                                      fromfile_prefix_chars="@")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--dir", required=True, help="where ca.pem and the server's certificate are made")
+    parser.add_argument("--name", action="append", default=[], help="a name that the certificate has beside localhost")
     parser.add_argument("--username", default="standin@example.org")
     parser.add_argument("--password", default="standin-password")
     parser.add_argument("--app-id", dest="app_id", default="standin-app")
@@ -506,7 +508,7 @@ def options():
 def main():
     args = options()
     try:
-        make_certificates(args.dir)
+        make_certificates(args.dir, args.name)
     except (OSError, subprocess.CalledProcessError) as error:
         text = getattr(error, "stderr", None)
         sys.exit("talview stand-in: no certificate: %s" % (text.decode("utf-8", "replace") if text else error))
