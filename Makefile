@@ -186,6 +186,14 @@ check-all:
 	@$(MAKE) --no-print-directory check-shared-hosting
 	@$(MAKE) --no-print-directory check-machine
 	@$(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory torture
+	@$(MAKE) --no-print-directory torture CGI=yes
+	@$(MAKE) --no-print-directory torture-faults
+	@$(MAKE) --no-print-directory torture-worker
+	@$(MAKE) --no-print-directory torture-load
+	@$(MAKE) --no-print-directory torture-bulk
+	@$(MAKE) --no-print-directory timing
+	@$(MAKE) --no-print-directory fuzz SECONDS=60
 	@$(MAKE) --no-print-directory lint
 
 lint:
