@@ -96,4 +96,23 @@ static inline size_t scratch_roster_lines(struct store *store, const char *accou
 
 #define scratch_test(function) cmocka_unit_test_setup_teardown(function, scratch_setup, scratch_teardown)
 
+static inline bool scratch_count_row(void *context, const struct store_event_row *row)
+{
+    (void)row;
+    ++*(int *)context;
+    return true;
+}
+
+/* How many events a listing gives. */
+static inline int count_events(struct store *store)
+{
+    struct store_cursor cursor = STORE_CURSOR_START;
+    struct store_filter filter = {0};
+    int count = 0;
+    bool more = true;
+    while (more)
+        assert_stored(store, store_events(store, &filter, &cursor, 500, scratch_count_row, &count, &more));
+    return count;
+}
+
 #endif

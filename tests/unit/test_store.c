@@ -98,24 +98,6 @@ static enum store_status put(struct store *store, const struct store_event *even
     return status;
 }
 
-static bool count_row(void *context, const struct store_event_row *row)
-{
-    (void)row;
-    ++*(int *)context;
-    return true;
-}
-
-static int count_events(struct store *store)
-{
-    struct store_cursor cursor = STORE_CURSOR_START;
-    struct store_filter filter = {0};
-    int count = 0;
-    bool more = true;
-    while (more)
-        assert_stored(store, store_events(store, &filter, &cursor, 500, count_row, &count, &more));
-    return count;
-}
-
 /* Runs a check in a child, whose exit status is 0 for right, else the number of what went wrong. SQLite's
    connections do not survive a fork: the scratch store is closed first. */
 static int in_child(int (*check)(const struct scratch *), struct scratch *scratch)
@@ -635,12 +617,13 @@ static void a_page_is_bounded_in_bytes(void **state)
     int seen = 0;
     bool more = false;
     put_bulk(scratch->store, 40);
-    assert_stored(scratch->store, store_events(scratch->store, &all, &cursor, 1000, count_row, &seen, &more));
+    assert_stored(scratch->store,
+                  store_events(scratch->store, &all, &cursor, 1000, scratch_count_row, &seen, &more));
     assert_true(more);
     assert_in_range(seen, 1, 39);
     while (more)
         assert_stored(scratch->store,
-                      store_events(scratch->store, &all, &cursor, 1000, count_row, &seen, &more));
+                      store_events(scratch->store, &all, &cursor, 1000, scratch_count_row, &seen, &more));
     assert_int_equal(seen, 40);
 }
 
@@ -867,11 +850,11 @@ static void ids_are_not_given_twice(void **state)
     bool more;
     assert_stored(store, put(store, &event));
     assert_stored(store, put(store, &event));
-    assert_stored(store, store_events(store, &all, &cursor, 10, count_row, &seen, &more));
+    assert_stored(store, store_events(store, &all, &cursor, 10, scratch_count_row, &seen, &more));
     assert_stored(store, store_purge(store, NOW + 1, &purged));
     assert_int_equal(purged.events, 2);
     assert_stored(store, put(store, &event));
-    assert_stored(store, store_events(store, &all, &cursor, 10, count_row, &seen, &more));
+    assert_stored(store, store_events(store, &all, &cursor, 10, scratch_count_row, &seen, &more));
     assert_int_equal(seen, 3);
 }
 

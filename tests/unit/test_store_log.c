@@ -37,23 +37,6 @@ static void put(struct store *store)
     assert_stored(store, store_round_commit(store));
 }
 
-static bool count_row(void *context, const struct store_event_row *row)
-{
-    (void)row;
-    ++*(int *)context;
-    return true;
-}
-
-static int count_events(struct store *store)
-{
-    struct store_cursor cursor = STORE_CURSOR_START;
-    struct store_filter filter = {0};
-    int count = 0;
-    bool more = true;
-    assert_stored(store, store_events(store, &filter, &cursor, 500, count_row, &count, &more));
-    return count;
-}
-
 static int count_anew(struct scratch *scratch)
 {
     struct store *store = scratch_open(scratch, 0, STORE_EXAMJOINT, 1000);
@@ -209,21 +192,36 @@ static void assert_refused(const struct scratch *scratch)
     buf_release(&why);
 }
 
-/* Only the file was put back, and the log of the one before still lies there. */
-static void a_copy_does_not_take_the_log_of_the_file_before(void **state)
+/* A backup of one event, and twenty more after it. */
+static void copy_and_go_on(struct scratch *scratch)
 {
-    struct scratch *scratch = *state;
     struct buf why = BUF_INIT;
-    char folder[128], from[256], to[256];
+    char folder[128];
     put(scratch->store);
     (void)snprintf(folder, sizeof folder, "%s/copy", scratch->folder);
     assert_int_equal(store_backup(scratch->url, folder, &why), STORE_OK);
     for (int i = 0; i < 20; i++)
         put(scratch->store);
-    close_store(scratch);
+    buf_release(&why);
+}
+
+/* The file alone, not its folder. */
+static void put_copy_back(const struct scratch *scratch)
+{
+    char from[256], to[256];
     (void)snprintf(from, sizeof from, "%s", path_in(scratch, "copy/" EVENTS));
     (void)snprintf(to, sizeof to, "%s", path_in(scratch, "store/" EVENTS));
     assert_int_equal(rename(from, to), 0);
+}
+
+/* Only the file was put back, and the log of the one before still lies there. */
+static void a_copy_does_not_take_the_log_of_the_file_before(void **state)
+{
+    struct scratch *scratch = *state;
+    struct buf why = BUF_INIT;
+    copy_and_go_on(scratch);
+    close_store(scratch);
+    put_copy_back(scratch);
     assert_refused(scratch);
     struct stat log;
     assert_int_equal(stat(path_in(scratch, "store/" EVENTS "-wal"), &log), 0);
@@ -249,22 +247,13 @@ static int count_left(const struct scratch *scratch)
 static void the_log_of_a_file_that_was_replaced_is_put_aside(void **state)
 {
     struct scratch *scratch = *state;
-    struct buf why = BUF_INIT;
-    char folder[128], from[256], to[256];
-    put(scratch->store);
-    (void)snprintf(folder, sizeof folder, "%s/copy", scratch->folder);
-    assert_int_equal(store_backup(scratch->url, folder, &why), STORE_OK);
-    for (int i = 0; i < 20; i++)
-        put(scratch->store);
-    (void)snprintf(from, sizeof from, "%s", path_in(scratch, "copy/" EVENTS));
-    (void)snprintf(to, sizeof to, "%s", path_in(scratch, "store/" EVENTS));
-    assert_int_equal(rename(from, to), 0);
+    copy_and_go_on(scratch);
+    put_copy_back(scratch);
     assert_int_equal(count_left(scratch), 0);
     put(scratch->store);
     assert_int_equal(count_left(scratch), 1);
     close_store(scratch);
     assert_int_equal(count_anew(scratch), 2);
-    buf_release(&why);
 }
 
 int main(void)
