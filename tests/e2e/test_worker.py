@@ -630,7 +630,7 @@ def test_two_workers_fetch_nothing_twice_and_log_in_once(world):
 
 
 def test_a_killed_workers_lease_runs_out(world):
-    w = world({"request_timeout": "2s", "connect_timeout": "2s", "lease": "6s"})
+    w = world({"request_timeout": "5s", "connect_timeout": "5s", "lease": "8s"})
     w.callback()
     w.once()
     w.control(reset=True)
