@@ -149,6 +149,9 @@ sqlite3_stmt *store_statement(struct store *store, struct store_file *file, int 
 /* Steps a statement that returns no row, resets it. */
 enum store_status store_run(struct store *store, struct store_file *file, sqlite3_stmt *statement,
                             const char *doing);
+/* Runs a DELETE with two numbers, ?1 and ?2. *removed: the rows that went. */
+enum store_status store_delete_by(struct store *store, struct store_file *file, int slot, const char *sql,
+                                  int64_t first, int64_t second, int64_t *removed);
 /* NULL binds NULL. Texts are bound SQLITE_STATIC: they live until the statement is reset. */
 void store_bind_text(sqlite3_stmt *statement, int index, const char *text);
 /* The column's text, NULL for NULL. Dies with the next step. */

@@ -153,14 +153,8 @@ static enum store_status count_rows(struct store *store, struct store_file *file
 static enum store_status remove_rows(struct store *store, struct store_file *file, int slot, const char *sql,
                                      int64_t number, int64_t most, int64_t *rows)
 {
-    enum store_status status = STORE_OK;
-    sqlite3_stmt *statement = store_statement(store, file, slot, sql, &status);
-    if (!statement)
-        return status;
-    sqlite3_bind_int64(statement, 1, number);
-    sqlite3_bind_int64(statement, 2, most);
-    status = store_run(store, file, statement, "removing attempts");
-    int64_t removed = sqlite3_changes64(file->db);
+    int64_t removed = 0;
+    enum store_status status = store_delete_by(store, file, slot, sql, number, most, &removed);
     return status == STORE_OK && removed > 0 ? count_rows(store, file, -removed, rows) : status;
 }
 

@@ -226,8 +226,8 @@ static enum store_status purge_find(struct store_sweep *sweep, struct store_file
     return status;
 }
 
-static enum store_status delete_by(struct store *store, struct store_file *file, int slot, const char *sql,
-                                   int64_t first, int64_t second, int64_t *removed)
+enum store_status store_delete_by(struct store *store, struct store_file *file, int slot, const char *sql,
+                                  int64_t first, int64_t second, int64_t *removed)
 {
     enum store_status status = STORE_OK;
     sqlite3_stmt *statement = store_statement(store, file, slot, sql, &status);
@@ -235,8 +235,9 @@ static enum store_status delete_by(struct store *store, struct store_file *file,
         return status;
     sqlite3_bind_int64(statement, 1, first);
     sqlite3_bind_int64(statement, 2, second);
-    status = store_run(store, file, statement, "purging");
-    *removed = sqlite3_changes64(file->db);
+    status = store_run(store, file, statement, "deleting");
+    if (status == STORE_OK)
+        *removed = sqlite3_changes64(file->db);
     return status;
 }
 
@@ -247,15 +248,15 @@ static enum store_status purge_row(struct store *store, struct store_file *file,
     bool events = file->area == STORE_EXAMJOINT;
     int64_t deliveries;
     enum store_status status =
-        delete_by(store, file, PURGE_ROW,
-                  events ? "DELETE FROM events WHERE id = ?1 AND last_received_at < ?2"
-                         : "DELETE FROM callbacks WHERE id = ?1 AND last_received_at < ?2",
-                  id, before_ms, removed);
+        store_delete_by(store, file, PURGE_ROW,
+                        events ? "DELETE FROM events WHERE id = ?1 AND last_received_at < ?2"
+                               : "DELETE FROM callbacks WHERE id = ?1 AND last_received_at < ?2",
+                        id, before_ms, removed);
     if (status != STORE_OK || !events || *removed == 0)
         return status;
-    return delete_by(store, file, PURGE_DELIVERIES,
-                     "DELETE FROM deliveries WHERE event_id = ?1 AND ?2 IS NOT NULL", id, before_ms,
-                     &deliveries);
+    return store_delete_by(store, file, PURGE_DELIVERIES,
+                           "DELETE FROM deliveries WHERE event_id = ?1 AND ?2 IS NOT NULL", id, before_ms,
+                           &deliveries);
 }
 
 static enum store_status purge_round(struct store_sweep *sweep, struct store_file *file)
@@ -285,10 +286,11 @@ static enum store_status purge_thin(struct store_sweep *sweep, struct store_file
     enum store_status status = store_round_begin(sweep->store, file->area);
     if (status != STORE_OK)
         return status;
-    status = delete_by(sweep->store, file, PURGE_THIN,
-                       "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries d JOIN events e"
-                       " ON e.id = d.event_id WHERE d.event_id = ?1 AND e.last_received_at < ?2 LIMIT 4)",
-                       sweep->ids[sweep->count - 1], sweep->before_ms, &gone);
+    status =
+        store_delete_by(sweep->store, file, PURGE_THIN,
+                        "DELETE FROM deliveries WHERE id IN (SELECT d.id FROM deliveries d JOIN events e"
+                        " ON e.id = d.event_id WHERE d.event_id = ?1 AND e.last_received_at < ?2 LIMIT 4)",
+                        sweep->ids[sweep->count - 1], sweep->before_ms, &gone);
     if (status == STORE_OK && gone > 0)
         status = mark_put(sweep->store, file, MARK_REMAINS, 1);
     *some = gone == PURGE_DELIVERIES_A_ROUND;

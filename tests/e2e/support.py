@@ -175,6 +175,7 @@ class Site:
     """`conf` is the configuration's text behind [store] and [verify] languages; `nginx` may change the text of a
     shipped nginx file: nginx(name, text) -> text. `rosters` are (account, CSV text)."""
     end_status = {} # what a part of that name ends with at SIGTERM, where it is not 0
+    mounted = False # whether the store has a file system of its own
 
     def __init__(self, conf, rosters=(), nginx=None, verify="", store=""):
         self.folder = tempfile.mkdtemp(prefix="examhook-e2e-")
@@ -201,6 +202,14 @@ class Site:
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
+
+    def mount_store(self, options):
+        """A file system of its own for the store, which is not there yet: None, or why it cannot be. Needs root."""
+        os.mkdir(self.path("store"))
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "examhook-test", self.path("store")],
+                              stderr=subprocess.PIPE, text=True, check=False)
+        self.mounted = done.returncode == 0
+        return None if self.mounted else "no file system of its own for the store: " + done.stderr.strip()
 
     def write_conf(self, conf, verify="", store=""):
         text = "[store]\nurl = sqlite:%s\n%s\n[verify]\nlanguages = %s\n%s\n%s" % (
@@ -295,6 +304,8 @@ class Site:
             status = part.stop()
             if status != self.end_status.get(name, 0) and name != "talview":
                 trouble.append("%s ended with %s:\n%s" % (name, status, part.log()[-3000:]))
+        if self.mounted:
+            subprocess.run(["umount", self.path("store")], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         assert not trouble, "\n".join(trouble)
 

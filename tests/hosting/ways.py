@@ -44,7 +44,6 @@ class Way(Site):
 
     def __init__(self, setting=None):
         self.setting = setting or {}
-        self.mounted = False
         self.rate_limited = "rate" in self.setting
         super().__init__(self.setting.get("conf", "") + CONF, rosters() + (("acme", CROWD),), verify=self.setting.get("verify", ""),
                          store=self.setting.get("store", ""))
@@ -135,12 +134,9 @@ class Way(Site):
 
     def small_disk(self):
         """A file system of its own for the store; needs root."""
-        os.mkdir(self.path("store"))
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "examhook-test", self.path("store")],
-                              stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            raise CannotRun("no file system of its own for the store: " + done.stderr.strip())
-        self.mounted = True
+        cannot = self.mount_store("size=8m,mode=700")
+        if cannot:
+            raise CannotRun(cannot)
 
     def fill_disk(self):
         with open(self.path("store/filler"), "wb", buffering=0) as f:
@@ -149,14 +145,6 @@ class Way(Site):
                     f.write(b"x" * 4096)
             except OSError as full:
                 assert full.errno == errno.ENOSPC
-
-    def close(self):
-        try:
-            super().close()
-        finally:
-            if self.mounted:
-                subprocess.run(["umount", self.path("store")], check=True)
-                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def substitute(path, pairs):

@@ -75,7 +75,7 @@ def is_error(reply, word):
 class Disk(Site):
     """`disk`: mount options of a file system for the store alone, or None."""
     def __init__(self, disk=None, conf=CONF, **how):
-        self.disk, self.mounted = disk, False
+        self.disk = disk
         self.settled = False
         self.sent = {} # name -> [route, body, sends, acknowledged]
         super().__init__(conf, [("main", ROSTER)], **how)
@@ -87,21 +87,10 @@ class Disk(Site):
 
     def ok(self, *arguments):
         if arguments == ("migrate",) and self.disk and not self.mounted:
-            os.mkdir(self.path("store"))
-            done = subprocess.run(["mount", "-t", "tmpfs", "-o", self.disk, "examhook-test", self.path("store")],
-                                  stderr=subprocess.PIPE, text=True, check=False)
-            if done.returncode:
-                pytest.skip("no file system of its own for the store: " + done.stderr.strip())
-            self.mounted = True
+            cannot = self.mount_store(self.disk)
+            if cannot:
+                pytest.skip(cannot)
         return super().ok(*arguments)
-
-    def close(self):
-        try:
-            super().close()
-        finally:
-            if self.mounted:
-                subprocess.run(["umount", self.path("store")], check=True)
-                shutil.rmtree(self.folder, ignore_errors=True)
 
     def file(self, area):
         return self.path("store", FILES[area])

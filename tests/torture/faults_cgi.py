@@ -8,7 +8,7 @@ import sqlite3
 import threading
 
 from faults_place import FIRST, NUMBER, WORDS, Kind, Place
-from faulty import KILLS, POSSIBLE, Faulty, Tally, chosen
+from faulty import KILLS, POSSIBLE, Faulty, Tally, chosen, try_points
 
 # Which events meet a fault, and how the store is before: "new" has nothing in it; "used" has rows and a write-ahead
 # log; "checkpoint" has so large a log that the commit moves it into the file; "rollback" has a rollback journal, as on
@@ -148,14 +148,7 @@ def try_series(library, kind, state, most):
     try:
         calls = trial.calls()
         points = chosen(calls, most)
-        for n, call in points:
-            for fault in POSSIBLE[call]:
-                try:
-                    wrong = trial.try_point(tally, n, call, fault)
-                except AssertionError as failed:
-                    wrong = str(failed)
-                if wrong:
-                    tally.wrong.append("%s at call %d, %s: %s" % (fault, n, call, wrong))
+        try_points(tally, points, trial.try_point)
     finally:
         trial.close()
     return "CGI, %s, %s" % (kind, state), tally, "%d of %d calls" % (len(points), len(calls))

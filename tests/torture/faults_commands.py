@@ -8,7 +8,7 @@ import signal
 import sqlite3
 
 from faults_place import BCRYPT, Kind, Place
-from faulty import KILLS, POSSIBLE, Tally, chosen
+from faulty import KILLS, Tally, chosen, try_points
 
 OLD, NEW = ("7", "8"), ("8", "9", "10")
 
@@ -185,11 +185,7 @@ def try_command(library, name, most):
         calls, old, new = place.learn()
         assert name in ("migrate", "backup") or old != new, (old, new)
         points = chosen(calls, most)
-        for n, call in points:
-            for fault in POSSIBLE[call]:
-                wrong = place.try_point(tally, n, call, fault, old, new)
-                if wrong:
-                    tally.wrong.append("%s at call %d, %s: %s" % (fault, n, call, wrong))
+        try_points(tally, points, lambda *point: place.try_point(*point, old, new))
     finally:
         place.close()
     return "examhook %s" % name, tally, "%d of %d calls" % (len(points), len(calls))

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 
 from faults_place import AREAS, whole # this one also makes tests/e2e known
-from faulty import KILLS, POSSIBLE, Faulty, Tally, chosen
+from faulty import KILLS, Faulty, Tally, chosen, try_points
 from worker_support import World, environment
 
 SESSIONS = 2
@@ -97,14 +97,7 @@ def try_worker(library, most):
     try:
         calls = world.learn()
         points = chosen(calls, most)
-        for n, call in points:
-            for fault in POSSIBLE[call]:
-                try:
-                    wrong = world.try_point(tally, n, call, fault)
-                except AssertionError as failed:
-                    wrong = str(failed)
-                if wrong:
-                    tally.wrong.append("%s at call %d, %s: %s" % (fault, n, call, wrong))
+        try_points(tally, points, world.try_point)
     finally:
         world.close()
     return "examhook work", tally, "%d of %d calls" % (len(points), len(calls))

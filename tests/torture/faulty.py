@@ -143,3 +143,15 @@ def chosen(calls, most):
         edge = min(8, most)
         keep.update(those[::step] + those[-edge:] + those[:edge])
     return [(n, calls[n - 1]) for n in sorted(keep)]
+
+
+def try_points(tally, points, try_point):
+    """Each possible fault at each of these calls; `try_point(tally, n, call, fault)` gives what is wrong, or None."""
+    for n, call in points:
+        for fault in POSSIBLE[call]:
+            try:
+                wrong = try_point(tally, n, call, fault)
+            except AssertionError as failed:
+                wrong = str(failed)
+            if wrong:
+                tally.wrong.append("%s at call %d, %s: %s" % (fault, n, call, wrong))
