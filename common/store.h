@@ -60,6 +60,11 @@ enum store_status store_migrate(const char *url, struct buf *said);
 /* The folder of an area, for what stands beside it (the slots of the password checks): allocated. */
 char *store_area_folder(const char *url, enum store_area area);
 
+/* The account of an exam day that is played (examhook rehearse). Whoever lists without naming an account sees
+   nothing of it: store_events(), store_sessions(), store_roster_list(); and a retry of all that is parked
+   leaves it alone. */
+#define STORE_REHEARSAL "rehearsal"
+
 /* --- Rounds --------------------------------------------------------------------------------------------- */
 
 /* One area at a time; not STORE_ROSTER. A failed begin leaves no round. */
@@ -172,8 +177,9 @@ struct store_filter {
     bool quarantined; /* only those */
     const char
         *person; /* only rows with this respondent_id, identity, external_id or session_uuid; NULL: all */
-    const char *state; /* sessions only: "pending", "rated", "parked"; NULL: all */
-    const char *id;    /* events only: the row of this id; NULL: all */
+    const char *state;   /* sessions only: "pending", "rated", "parked"; NULL: all */
+    const char *id;      /* events only: the row of this id; NULL: all */
+    const char *account; /* only its rows; NULL: every account's but STORE_REHEARSAL's */
 };
 /* false stops the listing. */
 typedef bool store_event_fn(void *context, const struct store_event_row *row);
@@ -273,6 +279,19 @@ struct store_session_result {
 /* In a round. A changed rating becomes a row of the history. If a callback came while the session was leased,
    it stays due. STORE_LOST: the lease is no longer ours, nothing was written. */
 enum store_status store_session_done(struct store *store, const struct store_session_result *result);
+
+struct store_given_up {
+    const char *account;
+    int64_t waiting_since_ms; /* what has been due and waited for since then, or for longer */
+    int64_t rated_by_ms;      /* what was first rated later is still being watched */
+    const char *error;
+    int64_t now_ms, lease_ms, max_ahead_ms; /* as of store_sessions_lease() */
+};
+/* In a round: of an account's sessions that nobody has a lease on, those that wait in vain: what is pending
+   is parked, and what is rated is not looked at any more. No attempt is counted. Some hundreds in one call:
+   call again, until *count is 0. */
+enum store_status store_sessions_give_up(struct store *store, const struct store_given_up *given_up,
+                                         int64_t *count);
 /* When the next session is due: *at_ms, 0 for none; also 0 < now when callbacks wait to be taken in. What
    counts as expired for store_sessions_lease() does so here. */
 enum store_status store_sessions_next(struct store *store, int64_t now_ms, int64_t lease_ms,
@@ -289,6 +308,9 @@ struct store_login {
     int64_t blocked_until_ms; /* after wrong credentials */
     int64_t failures;
     char *error; /* NULL: the last login went well */
+    /* Since when logins fail, one after the other (0: they do not), and how much of that time was spent
+       failing: without what the worker or the machine was off, and without a jump of the clock. */
+    int64_t failing_from_ms, failing_ms;
 };
 void store_login_release(struct store_login *login);
 /* STORE_OK also where nothing is stored yet (all zero). */
@@ -379,7 +401,8 @@ enum store_status store_roster_commit(struct roster_build *build);
 void store_roster_abandon(struct roster_build *build);
 
 struct roster_filter {
-    const char *account, *exam, *id; /* NULL: any */
+    const char *account;   /* NULL: every one but STORE_REHEARSAL */
+    const char *exam, *id; /* NULL: any */
 };
 enum store_status store_roster_list(struct store *store, const struct roster_filter *filter, candidate_fn *fn,
                                     void *context);
@@ -425,6 +448,19 @@ enum store_status store_sweep(struct store *store, const struct store_sweep_rule
                               struct store_purged *purged);
 /* By time, everywhere scrubbed. */
 enum store_status store_purge(struct store *store, int64_t before_ms, struct store_purged *purged);
+
+struct store_removed {
+    int64_t events, callbacks, sessions;
+    int64_t newest_ms; /* when the youngest event or callback was received; 0: there was none */
+};
+/* All that one account has in the areas open for writing, but the roster: events, failed attempts, callbacks,
+   sessions, ratings and Talview's token, deleted and overwritten as by a sweep, in short rounds beside a
+   running intake. *removed is counted up, also where it was cut short: repeat it then. The remains in the
+   files are looked for only where something was deleted. `told` (may be NULL) is called between rounds with
+   the rows gone so far; false from it stops. */
+typedef bool store_told_fn(void *context, int64_t gone);
+enum store_status store_account_remove(struct store *store, const char *account, store_told_fn *told,
+                                       void *context, struct store_removed *removed);
 
 /* A whole, checked copy of every area into a folder that does not exist yet or is empty. Accounts' tokens are
  * left out, as the key is: they are no one else's. */

@@ -10,6 +10,7 @@
  *   store_sqlite_care.c       backup, check
  *   store_sqlite_purge.c      what is old goes, and nothing of it remains in the file
  *   store_sqlite_erase.c      one person's rows lose what names the person
+ *   store_sqlite_account.c    all that one account has goes
  *   store_sqlite_ratings.c    sessions and their ratings: what came of a look, listing, retry
  *   store_sqlite_queue.c      callbacks taken in, due sessions leased
  *   store_sqlite_logins.c     tokens
@@ -37,6 +38,10 @@
 #define STORE_STATEMENTS_ATTEMPTS 10
 #define STORE_STATEMENTS_LIST 30
 #define STORE_STATEMENTS_CARE 44
+
+/* SQL: whether a row of that account is to be seen, by store_filter's `account`. */
+#define STORE_ACCOUNT_WANTED(column, parameter) \
+    column " IS coalesce(" parameter ", nullif(" column ", '" STORE_REHEARSAL "'))"
 
 /* The group of an area's folder is who may read it; the ratings hold Talview's token, which is the worker's
  * alone. */

@@ -76,9 +76,10 @@ static void write_cursor(struct store_cursor *cursor, int64_t event, int64_t cal
 #define CALLBACK_COLUMNS                                                                       \
     "SELECT id, received_at, account, message, session_uuid, external_id, flags, deliveries, " \
     "last_received_at, body FROM callbacks "
-/* ?1 the place, ?2 since, ?3 how many, ?4 the person or id, ?5 whether only quarantined ones. The plus keeps
-   the planner from sorting by another index. */
-#define PAGE " AND id > ?1 AND +received_at >= ?2 ORDER BY id LIMIT ?3"
+/* ?1 the place, ?2 since, ?3 how many, ?4 the person or id, ?5 whether only quarantined ones, ?6 the account.
+   The plus keeps the planner from sorting by another index. */
+#define PAGE \
+    " AND id > ?1 AND +received_at >= ?2 AND " STORE_ACCOUNT_WANTED("account", "?6") " ORDER BY id LIMIT ?3"
 
 static const char *sql_of(const struct source *source, enum list_slot slot)
 {
@@ -178,6 +179,7 @@ static enum store_status open_source(struct store *store, const struct store_fil
         sqlite3_bind_int64(source->rows, 4, id);
     else if (filter->person)
         store_bind_text(source->rows, 4, filter->person);
+    store_bind_text(source->rows, 6, filter->account);
     if (source->letter == 'e' && (slot == LIST_ID || slot == LIST_PERSON))
         sqlite3_bind_int(source->rows, 5, filter->quarantined);
     return step_source(store, source);

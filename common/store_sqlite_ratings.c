@@ -278,7 +278,7 @@ enum store_status store_sessions_retry(struct store *store, const char *session_
             ? ratings_statement(store, RATINGS_RETRY_ONE, RETRY_SET "session_uuid = lower(?2)", &status)
             : ratings_statement(store, RATINGS_RETRY_PARKED,
                                 RETRY_SET "session IN (SELECT session FROM sessions WHERE state = 'parked'"
-                                          " ORDER BY session LIMIT ?2)",
+                                          " AND account <> '" STORE_REHEARSAL "' ORDER BY session LIMIT ?2)",
                                 &status);
 #undef RETRY_SET
     if (statement == NULL)
@@ -401,7 +401,10 @@ static sqlite3_stmt *page_statement(struct store *store, const struct store_filt
 
 static bool wanted(sqlite3_stmt *statement, const struct store_filter *filter)
 {
+    const char *account = store_column_text(statement, 1);
     if (filter->state != NULL && !same_text(filter->state, store_column_text(statement, 5)))
+        return false;
+    if (filter->account != NULL ? !same_text(filter->account, account) : same_text(account, STORE_REHEARSAL))
         return false;
     return sqlite3_column_int64(statement, 12) >= filter->since_ms || filter->since_ms == 0;
 }

@@ -379,9 +379,8 @@ enum store_status store_roster_list(struct store *store, const struct roster_fil
     if (status != STORE_OK)
         return status;
     struct buf sql = BUF_INIT;
-    buf_adds(&sql, "SELECT " ROSTER_LINE_COLUMNS " FROM lines l WHERE 1");
-    if (filter->account != NULL)
-        buf_adds(&sql, " AND l.account = ?1");
+    buf_adds(&sql, "SELECT " ROSTER_LINE_COLUMNS " FROM lines l WHERE l.account ");
+    buf_adds(&sql, filter->account != NULL ? "= ?1" : "<> '" STORE_REHEARSAL "'");
     if (filter->id != NULL)
         buf_adds(&sql, " AND l.id = trim(?2, ' ' || char(9, 10, 11, 12, 13))");
     if (filter->exam != NULL)
