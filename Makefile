@@ -68,6 +68,7 @@ help:
 	@echo 'make torture-load    slow, idle and rude clients: what authentic events notice of them'
 	@echo 'make torture-bulk    import, export, backup, purge beside intake: what events notice of them'
 	@echo 'make timing          do secrets, or who is a candidate, show in the time an answer takes?'
+	@echo 'make bench           beside peers and ceilings, as ratios; $(BUILD)/bench.json, .md, .svg  [QUICK=1] [SHORT=1: no peers] [BENCH=--parts=intake]'
 	@echo 'make coverage        lines of common/ and fcgi/ that tests and corpora run (gcovr)'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
@@ -172,6 +173,17 @@ torture-bulk: torture-built
 timing: torture-built
 	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/timing.py $(TIMING)
 
+# Side by side with peers and ceilings; whole it takes a quarter of an hour. QUICK=1: two minutes; SHORT=1: only ours
+# and the ceilings for some seconds, to see that it works. [BENCH='--parts intake --only ours,threads']
+BENCH ?=
+QUICK ?=
+SHORT ?=
+.PHONY: bench
+bench:
+	@deploy/deps $(if $(SHORT),bench-short,bench)
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(PYTHON) tests/bench/bench.py --build $(BUILD) --mode $(if $(SHORT),short,$(if $(QUICK),quick,full)) $(BENCH)
+
 # How many lines of common/ and fcgi/ the tests and the fuzz targets' corpora run: build/coverage/.
 coverage:
 	@deploy/deps all
@@ -193,6 +205,7 @@ check-all:
 	@$(MAKE) --no-print-directory torture-load
 	@$(MAKE) --no-print-directory torture-bulk
 	@$(MAKE) --no-print-directory timing
+	@$(MAKE) --no-print-directory bench QUICK=1
 	@$(MAKE) --no-print-directory fuzz SECONDS=60
 	@$(MAKE) --no-print-directory lint
 
