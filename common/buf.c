@@ -72,7 +72,20 @@ void buf_adds(struct buf *b, const char *text)
 
 void buf_addc(struct buf *b, char c)
 {
-    buf_add(b, &c, 1);
+    *buf_room(b, 1) = c;
+    b->len++;
+}
+
+void buf_add_number(struct buf *b, int64_t number)
+{
+    char digits[20], *at = digits + sizeof digits;
+    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
+    do
+        *--at = (char)('0' + left % 10);
+    while (left /= 10);
+    if (number < 0)
+        *--at = '-';
+    buf_add(b, at, (size_t)(digits + sizeof digits - at));
 }
 
 void buf_addf(struct buf *b, const char *format, ...)
@@ -81,10 +94,14 @@ void buf_addf(struct buf *b, const char *format, ...)
     int len;
     va_start(args, format);
     va_copy(again, args);
-    len = vsnprintf(NULL, 0, format, args);
+    /* Into the room that is there; only what did not fit is written a second time. */
+    size_t room = b->cap - b->len;
+    len = vsnprintf(b->data ? b->data + b->len : NULL, room, format, args);
     if (len > 0) {
+        bool fits = (size_t)len < room;
         char *at = buf_room(b, (size_t)len);
-        vsnprintf(at, (size_t)len + 1, format, again);
+        if (!fits)
+            vsnprintf(at, (size_t)len + 1, format, again);
         b->len += (size_t)len;
     }
     va_end(again);

@@ -31,6 +31,8 @@ void buf_add(struct buf *b, const void *bytes, size_t len);
 void buf_adds(struct buf *b, const char *text);
 void buf_addc(struct buf *b, char c);
 void buf_addf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* In decimal, as %lld would. */
+void buf_add_number(struct buf *b, int64_t number);
 /* Room for `len` more bytes at the end; returns where they go. The caller adds what it wrote to `b->len`. */
 char *buf_room(struct buf *b, size_t len);
 /* Adds what can be read from `fd` until its end. False with errno; EFBIG: it was more than `most` bytes. */

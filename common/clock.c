@@ -26,6 +26,13 @@ int64_t clock_monotonic_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* The number's digits, the last before `end`; what stands before them is left. */
+static void put_digits(char *end, int number)
+{
+    for (; number > 0; number /= 10)
+        *--end = (char)('0' + number % 10);
+}
+
 const char *clock_format(int64_t ms, char text[CLOCK_TEXT_BYTES])
 {
     int64_t rest = ms % 1000;
@@ -39,8 +46,20 @@ const char *clock_format(int64_t ms, char text[CLOCK_TEXT_BYTES])
         snprintf(text, CLOCK_TEXT_BYTES, "-");
         return text;
     }
-    size_t n = strftime(text, CLOCK_TEXT_BYTES, "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(text + n, CLOCK_TEXT_BYTES - n, ".%03dZ", (int)rest);
+    if (tm.tm_year < 1000 - 1900 || tm.tm_year > 9999 - 1900) {
+        size_t n = strftime(text, CLOCK_TEXT_BYTES, "%Y-%m-%dT%H:%M:%S", &tm);
+        snprintf(text + n, CLOCK_TEXT_BYTES - n, ".%03dZ", (int)rest);
+        return text;
+    }
+    /* As strftime() would, at a tenth of its cost: every line of the log has one. */
+    memcpy(text, "0000-00-00T00:00:00.000Z", sizeof "0000-00-00T00:00:00.000Z");
+    put_digits(text + 4, tm.tm_year + 1900);
+    put_digits(text + 7, tm.tm_mon + 1);
+    put_digits(text + 10, tm.tm_mday);
+    put_digits(text + 13, tm.tm_hour);
+    put_digits(text + 16, tm.tm_min);
+    put_digits(text + 19, tm.tm_sec);
+    put_digits(text + 23, (int)rest);
     return text;
 }
 

@@ -1,6 +1,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 
 /* Longer values are cut: a line must stay one write that other programs' lines do not break into. */
 #define VALUE_MOST 1000
+/* Room for a line that is not longer than most are. */
+#define LINE_USUAL 255
 
 /* Written by log_setup() before there are threads; from then on only the level may change. */
 static struct {
@@ -68,10 +71,20 @@ bool log_level_parse(const char *word, enum log_level *level)
     return false;
 }
 
-static bool is_plain(const char *text)
+static bool is_plain_byte(unsigned char c)
 {
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/+@,";
-    return text[0] != '\0' && text[strspn(text, plain)] == '\0';
+    if ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')
+        return true;
+    return (c >= '-' && c <= ':') || c == '_' || c == '+' || c == '@' || c == ',';
+}
+
+/* The length of a text that needs no quotes; 0: it does. */
+static size_t plain_length(const char *text)
+{
+    size_t len = 0;
+    while (is_plain_byte((unsigned char)text[len]))
+        len++;
+    return text[len] == '\0' && len <= VALUE_MOST ? len : 0;
 }
 
 static void add_escaped(struct buf *line, unsigned char c)
@@ -99,12 +112,24 @@ static void add_escaped(struct buf *line, unsigned char c)
     }
 }
 
+static bool shown_as_it_is(unsigned char c)
+{
+    return c >= 0x20 && c <= 0x7e && c != '"' && c != '\\';
+}
+
 static void add_quoted(struct buf *line, const char *text)
 {
-    size_t i;
+    size_t i = 0;
     buf_addc(line, '"');
-    for (i = 0; i < VALUE_MOST && text[i] != '\0'; i++)
-        add_escaped(line, (unsigned char)text[i]);
+    while (i < VALUE_MOST && text[i] != '\0') {
+        size_t plain = 0;
+        while (i + plain < VALUE_MOST && shown_as_it_is((unsigned char)text[i + plain]))
+            plain++;
+        buf_add(line, text + i, plain);
+        i += plain;
+        if (plain == 0)
+            add_escaped(line, (unsigned char)text[i++]);
+    }
     if (text[i] != '\0')
         buf_adds(line, "...");
     buf_addc(line, '"');
@@ -112,11 +137,14 @@ static void add_quoted(struct buf *line, const char *text)
 
 static void add_field(struct buf *line, const struct log_field *field)
 {
-    buf_addf(line, " %s=", field->key);
+    size_t plain;
+    buf_addc(line, ' ');
+    buf_adds(line, field->key);
+    buf_addc(line, '=');
     if (!field->text)
-        buf_addf(line, "%lld", field->number);
-    else if (is_plain(field->text) && strlen(field->text) <= VALUE_MOST)
-        buf_adds(line, field->text);
+        buf_add_number(line, field->number);
+    else if ((plain = plain_length(field->text)) > 0)
+        buf_add(line, field->text, plain);
     else
         add_quoted(line, field->text);
 }
@@ -134,24 +162,70 @@ static void write_whole(const char *bytes, size_t len)
     }
 }
 
+static bool is_wanted(enum log_level level)
+{
+    return (int)level <= atomic_load(&settings.level);
+}
+
+static void add_line(struct buf *line, enum log_level level, const char *message,
+                     const struct log_field *fields)
+{
+    if (settings.journal) {
+        buf_addc(line, '<');
+        buf_add_number(line, levels[level].priority);
+        buf_addc(line, '>');
+    } else {
+        char time[CLOCK_TEXT_BYTES];
+        buf_adds(line, "time=");
+        buf_adds(line, clock_format(clock_now_ms(), time));
+        buf_addc(line, ' ');
+    }
+    buf_adds(line, "level=");
+    buf_adds(line, levels[level].word);
+    buf_adds(line, " program=");
+    buf_adds(line, settings.program);
+    buf_adds(line, " msg=");
+    add_quoted(line, message);
+    for (; fields && fields->key; fields++)
+        add_field(line, fields);
+    buf_addc(line, '\n');
+}
+
 void log_write(enum log_level level, const char *message, const struct log_field *fields)
 {
     struct buf line = BUF_INIT;
     int kept_errno = errno;
-    if ((int)level > atomic_load(&settings.level))
+    if (!is_wanted(level))
         return;
-    if (settings.journal) {
-        buf_addf(&line, "<%d>", levels[level].priority);
-    } else {
-        char time[CLOCK_TEXT_BYTES];
-        buf_addf(&line, "time=%s ", clock_format(clock_now_ms(), time));
-    }
-    buf_addf(&line, "level=%s program=%s msg=", levels[level].word, settings.program);
-    add_quoted(&line, message);
-    for (; fields && fields->key; fields++)
-        add_field(&line, fields);
-    buf_addc(&line, '\n');
+    (void)buf_room(&line, LINE_USUAL);
+    add_line(&line, level, message, fields);
     write_whole(line.data, line.len);
     buf_release(&line);
+    errno = kept_errno;
+}
+
+void log_add(struct buf *lines, enum log_level level, const char *message, const struct log_field *fields)
+{
+    if (is_wanted(level))
+        add_line(lines, level, message, fields);
+}
+
+void log_write_lines(struct buf *lines)
+{
+    int kept_errno = errno;
+    size_t at = 0;
+    while (at < lines->len) {
+        size_t len = lines->len - at;
+        if (len > PIPE_BUF) {
+            /* The last whole line that fits; one that is longer alone goes alone. */
+            const char *end = memrchr(lines->data + at, '\n', PIPE_BUF);
+            if (!end)
+                end = memchr(lines->data + at, '\n', len);
+            len = end ? (size_t)(end + 1 - (lines->data + at)) : len;
+        }
+        write_whole(lines->data + at, len);
+        at += len;
+    }
+    buf_clear(lines);
     errno = kept_errno;
 }

@@ -37,6 +37,13 @@ bool log_level_parse(const char *word, enum log_level *level);
 /* `fields` ends with a field whose key is NULL. Thread-safe: one write(2) a line. */
 void log_write(enum log_level level, const char *message, const struct log_field *fields);
 
+struct buf;
+/* For who has many lines at once: the line is added to `lines`, where the level wants it. */
+void log_add(struct buf *lines, enum log_level level, const char *message, const struct log_field *fields);
+/* Writes what was added and empties `lines`: several lines a write(2), of PIPE_BUF bytes at the most, so that
+ * other programs' lines do not break into them. */
+void log_write_lines(struct buf *lines);
+
 #define LOG_FIELDS(...) ((const struct log_field[]){__VA_ARGS__, {.key = (void *)0}})
 #define log_error(msg, ...) log_write(LOG_LEVEL_ERROR, (msg), LOG_FIELDS(__VA_ARGS__))
 #define log_warn(msg, ...) log_write(LOG_LEVEL_WARN, (msg), LOG_FIELDS(__VA_ARGS__))

@@ -116,13 +116,16 @@ int cgi_serve(struct program *program)
 {
     struct request request = {0};
     struct reply reply = {0};
-    struct buf out = BUF_INIT;
+    struct buf out = BUF_INIT, lines = BUF_INIT;
+    struct request_ids ids = {.left = 0};
 
-    request_read_params(&request, environ, program->config->budget_ms);
+    request_read_params(&request, environ, program->config->budget_ms, &ids);
     serve(program, &request, &reply);
     reply_serialize(&reply, &out);
     bool sent = write_out(&out);
-    request_log(program, &request, &reply);
+    request_log(program, &request, &reply, &lines);
+    log_write_lines(&lines);
+    buf_release(&lines);
     discard_body(&request);
     buf_release(&out);
     request_release(program, &request, &reply);
@@ -134,8 +137,9 @@ void cgi_unavailable(const char *word)
     struct request request = {0};
     struct reply reply = {0};
     struct buf out = BUF_INIT;
+    struct request_ids ids = {.left = 0};
 
-    request_read_params(&request, environ, 0);
+    request_read_params(&request, environ, 0, &ids);
     reply_error(&reply, 503, word, NULL);
     reply.header_name = "Retry-After";
     reply.header_value = RETRY_AFTER_S;

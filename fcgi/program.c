@@ -10,11 +10,19 @@
 #include "../common/log.h"
 #include "../common/place.h"
 
+/* Room for the headers of most replies. */
+#define HEADERS_USUAL 160
+
+static bool is_named(const char *param, const char *name, size_t len)
+{
+    return param[0] == name[0] && strncmp(param, name, len) == 0 && param[len] == '=';
+}
+
 static const char *param(char **params, const char *name)
 {
     size_t len = strlen(name);
     for (; params && *params; params++) {
-        if (strncmp(*params, name, len) == 0 && (*params)[len] == '=')
+        if (is_named(*params, name, len))
             return *params + len + 1;
     }
     return NULL;
@@ -28,7 +36,7 @@ const char *request_header(const struct request *request, const char *name, bool
 
     *repeated = false;
     for (; params && *params; params++) {
-        if (strncmp(*params, name, len) != 0 || (*params)[len] != '=')
+        if (!is_named(*params, name, len))
             continue;
         if (value)
             *repeated = true;
@@ -66,11 +74,24 @@ static char *read_path(char **params)
     return uri ? xstrndup(uri, strcspn(uri, "?#")) : xstrdup("");
 }
 
-void request_read_params(struct request *request, char **params, int64_t budget_ms)
+/* Asked of the kernel for many requests at once. */
+static void next_id(struct request_ids *ids, char *id)
+{
+    unsigned char *random;
+
+    if (ids->left == 0) {
+        randombytes_buf(ids->bytes, sizeof ids->bytes);
+        ids->left = sizeof ids->bytes;
+    }
+    ids->left -= REQUEST_ID_BYTES;
+    random = ids->bytes + ids->left;
+    sodium_bin2hex(id, 2 * REQUEST_ID_BYTES + 1, random, REQUEST_ID_BYTES);
+}
+
+void request_read_params(struct request *request, char **params, int64_t budget_ms, struct request_ids *ids)
 {
     const char *method = param(params, "REQUEST_METHOD");
     const char *address = param(params, "REMOTE_ADDR");
-    unsigned char random[8];
 
     request->params = params;
     request->method = method ? method : "";
@@ -79,8 +100,7 @@ void request_read_params(struct request *request, char **params, int64_t budget_
     read_length(request, param(params, "CONTENT_LENGTH"));
     request->received_at_ms = clock_now_ms();
     request->deadline_ms = clock_monotonic_ms() + budget_ms;
-    randombytes_buf(random, sizeof random);
-    sodium_bin2hex(request->id, sizeof request->id, random, sizeof random);
+    next_id(ids, request->id);
 }
 
 void request_release(const struct program *program, struct request *request, struct reply *reply)
@@ -156,9 +176,14 @@ static const char *status_text(int status)
 
 void reply_serialize(const struct reply *reply, struct buf *out)
 {
-    buf_addf(out, "Status: %d %s\r\n", reply->status, status_text(reply->status));
-    buf_addf(out, "Content-Type: application/json\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n",
-             reply->body.len);
+    (void)buf_room(out, HEADERS_USUAL + reply->body.len);
+    buf_adds(out, "Status: ");
+    buf_add_number(out, reply->status);
+    buf_addc(out, ' ');
+    buf_adds(out, status_text(reply->status));
+    buf_adds(out, "\r\nContent-Type: application/json\r\nContent-Length: ");
+    buf_add_number(out, (int64_t)reply->body.len);
+    buf_adds(out, "\r\nCache-Control: no-store\r\n");
     if (reply->header_name)
         buf_addf(out, "%s: %s\r\n", reply->header_name, reply->header_value);
     buf_adds(out, "\r\n");
@@ -176,12 +201,14 @@ static const char *method_word(const char *method)
     return "other";
 }
 
-void request_log(const struct program *program, const struct request *request, const struct reply *reply)
+void request_log(const struct program *program, const struct request *request, const struct reply *reply,
+                 struct buf *lines)
 {
     int64_t took_ms = clock_monotonic_ms() - (request->deadline_ms - program->config->budget_ms);
-    log_info("request", LOG_S("method", method_word(request->method)),
-             LOG_S("route", program->route->program), LOG_I("status", reply->status), LOG_I("ms", took_ms),
-             LOG_S("request_id", request->id), LOG_S("note", reply->note));
+    log_add(lines, LOG_LEVEL_INFO, "request",
+            LOG_FIELDS(LOG_S("method", method_word(request->method)), LOG_S("route", program->route->program),
+                       LOG_I("status", reply->status), LOG_I("ms", took_ms), LOG_S("request_id", request->id),
+                       LOG_S("note", reply->note)));
 }
 
 static void look_at_root(struct program *program, const char *root)

@@ -38,14 +38,21 @@ struct program *program_read_again(const struct program *old, struct buf *why);
 /* Frees the configuration and what the route made of it, not the store. Takes NULL. */
 void program_free(struct program *program);
 
+/* Random bytes for the ids of the next requests; zeroed at first. */
+#define REQUEST_ID_BYTES 8
+struct request_ids {
+    unsigned char bytes[32 * REQUEST_ID_BYTES];
+    size_t left;
+};
 /* Fills everything but the body from CGI variables ("NAME=value"), which must live as long as the request. */
-void request_read_params(struct request *request, char **params, int64_t budget_ms);
+void request_read_params(struct request *request, char **params, int64_t budget_ms, struct request_ids *ids);
 /* Wipes and frees what a request and its reply hold. */
 void request_release(const struct program *program, struct request *request, struct reply *reply);
 /* Status line, headers and body, as CGI and FastCGI want it. */
 void reply_serialize(const struct reply *reply, struct buf *out);
-/* One line for the log. */
-void request_log(const struct program *program, const struct request *request, const struct reply *reply);
+/* One line for the log, added to `lines`. */
+void request_log(const struct program *program, const struct request *request, const struct reply *reply,
+                 struct buf *lines);
 
 /* The step before the round, once the body was read. `too_large`: it is over the limit and was left where it
  * is. */

@@ -30,6 +30,8 @@
 #define IDLE_KEPT_MS 120000
 /* What is taken out of a socket at once of a request that comes in pieces. */
 #define HOLD_STEP_BYTES 16384
+/* What is asked of the library at once of a body. */
+#define BODY_STEP_BYTES 8192
 /* What is read and thrown away of a body that was too large, and for how long. */
 #define DRAIN_MS 2000
 /* From SIGTERM to the end: mod_fcgid kills a condemned process at its next scan, 3 s later. */
@@ -37,6 +39,8 @@
 /* How often time limits are looked at; more often while passwords are being checked. */
 #define TICK_MS 500
 #define TICK_HASHING_MS 50
+/* The log's lines of one turn are written together; no more of them are kept than this. */
+#define LINES_BYTES_MAX 16384
 /* How often what is old is thought of while there is always something to do. */
 #define OLD_BUSY_MS 1000
 /* Whoever waits for a password check is kept with its body and the tree made of it, some twenty times as
@@ -94,6 +98,8 @@ struct loop {
     int64_t hashing_large_bytes; /* of the bodies of those that are being checked, but for small ones */
     bool left_over;              /* a full round left requests behind: no waiting */
     struct retention retention;
+    struct request_ids ids;
+    struct buf lines; /* of the log, about what was answered in this turn */
     struct connection *round[ROUND_MAX];
     size_t round_count;
 };
@@ -283,8 +289,11 @@ static int held_open(const struct buf *held)
 static void fcgx_read_body(struct connection *c, size_t most)
 {
     struct buf *body = &c->request.body;
+    int64_t declared = c->request.has_declared_length ? c->request.declared_length : 0;
+    /* One byte more than was declared, so that the end is seen at once. */
+    int step = declared > 0 && declared < BODY_STEP_BYTES ? (int)declared + 1 : BODY_STEP_BYTES;
     int got;
-    while (body->len <= most && (got = FCGX_GetStr(buf_room(body, 8192), 8192, c->fcgx.in)) > 0)
+    while (body->len <= most && (got = FCGX_GetStr(buf_room(body, (size_t)step), step, c->fcgx.in)) > 0)
         body->len += (size_t)got;
     c->request.body_complete =
         FCGX_GetError(c->fcgx.in) == 0 &&
@@ -298,7 +307,9 @@ static void connection_answer(struct loop *loop, struct connection *c, bool drai
     reply_serialize(&c->reply, &out);
     FCGX_PutStr(out.data, (int)out.len, c->fcgx.out);
     buf_release(&out);
-    request_log(c->program, &c->request, &c->reply);
+    request_log(c->program, &c->request, &c->reply, &loop->lines);
+    if (loop->lines.len > LINES_BYTES_MAX)
+        log_write_lines(&loop->lines);
     FCGX_Finish_r(&c->fcgx);
     c->finishing = false;
     if (c->fcgx.ipcFd < 0)
@@ -342,7 +353,7 @@ static bool connection_read(struct loop *loop, struct connection *c, bool too_la
     }
     c->program = program;
     program->requests++;
-    request_read_params(&c->request, c->fcgx.envp, program->config->budget_ms);
+    request_read_params(&c->request, c->fcgx.envp, program->config->budget_ms, &loop->ids);
     /* The body is read in any case: what is left in the socket would be read as the next request. */
     if (!too_large)
         fcgx_read_body(c, loop->limits.body_bytes);
@@ -789,6 +800,8 @@ static void turn(struct loop *loop)
     bool busy = count > 0 || loop->left_over || loop->round_count > 0 || loop->hashing > 0;
     if (loop->round_count > 0)
         round_run(loop);
+    if (loop->lines.len > 0)
+        log_write_lines(&loop->lines);
     delete_old(loop, busy);
     if (loop->stopping)
         stop_idle(loop);
@@ -862,6 +875,7 @@ static void loop_close(struct loop *loop)
             close(fd);
     }
     free(loop->peek);
+    buf_release(&loop->lines);
 }
 
 bool loop_serve(struct program **program, int listener, const char *socket_path, struct buf *why)

@@ -36,7 +36,8 @@ static void check_query(const char *uri)
     struct reply reply = {.body = BUF_INIT};
     buf_addf(&given, "REQUEST_URI=%s", uri);
     char *params[] = {given.data, (char[]){"PATH_INFO="}, NULL};
-    request_read_params(&request, params, 1000);
+    struct request_ids ids = {.left = 0};
+    request_read_params(&request, params, 1000, &ids);
     size_t len = strcspn(uri, "?#");
     MUST(strlen(request.path) == len && memcmp(request.path, uri, len) == 0);
     check_path(request.path);

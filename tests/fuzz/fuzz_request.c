@@ -245,7 +245,8 @@ static void run(struct program *program, const struct input *in)
 {
     struct request request = {.body = BUF_INIT};
     struct reply reply = {.body = BUF_INIT};
-    struct buf out = BUF_INIT;
+    struct buf out = BUF_INIT, lines = BUF_INIT;
+    struct request_ids ids = {.left = 0};
     struct store *store = program->store;
 
     fuzz_log_clear();
@@ -255,14 +256,16 @@ static void run(struct program *program, const struct input *in)
                            ? (enum store_status)in->fail_with
                            : STORE_ERROR;
     store->attempts = in->attempts > 0 && in->attempts < 100 ? (unsigned)in->attempts : 0;
-    request_read_params(&request, (char **)(uintptr_t)in->params, program->config->budget_ms);
+    request_read_params(&request, (char **)(uintptr_t)in->params, program->config->budget_ms, &ids);
     if (program->route->declared(program->state, &request, &reply) == ROUTE_STORE) {
         buf_add(&request.body, in->body.at, in->body.len);
         request.body_complete = !in->cut;
         if (program_check(program, &request, &reply, in->large) == ROUTE_STORE)
             run_rounds(program, in, &request, &reply);
     }
-    request_log(program, &request, &reply);
+    request_log(program, &request, &reply, &lines);
+    log_write_lines(&lines);
+    buf_release(&lines);
     reply_serialize(&reply, &out);
     MUST(strncmp(out.data, "Status: ", 8) == 0 && !strstr(out.data, "Unknown"));
     check_reply(&reply, store);

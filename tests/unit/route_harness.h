@@ -179,7 +179,9 @@ static inline struct answer harness_call(struct harness *h, const struct call *c
     const struct program *program = &h->program;
     struct request request = {.body = BUF_INIT};
     struct reply reply = {.body = BUF_INIT};
-    request_read_params(&request, params, program->config->budget_ms);
+    struct request_ids ids = {.left = 0};
+    struct buf lines = BUF_INIT;
+    request_read_params(&request, params, program->config->budget_ms, &ids);
     if (program->route->declared(program->state, &request, &reply) == ROUTE_STORE) {
         buf_add(&request.body, call->body ? call->body : "", body_len);
         request.body_complete = !call->cut;
@@ -187,7 +189,9 @@ static inline struct answer harness_call(struct harness *h, const struct call *c
             harness_round(h, &request, &reply);
         }
     }
-    request_log(program, &request, &reply);
+    request_log(program, &request, &reply, &lines);
+    log_write_lines(&lines);
+    buf_release(&lines);
     dup2(standard_error, STDERR_FILENO);
     close(standard_error);
 

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,6 +47,38 @@ static void adds_and_ends_with_nul(void **state)
     assert_int_equal(b.len, 14);
     assert_memory_equal(b.data, "one\0two-3-four", 15);
     buf_release(&b);
+}
+
+static void writes_numbers(void **state)
+{
+    static const int64_t numbers[] = {0, 7, -7, 10, 1719221380326, INT64_MAX, INT64_MIN};
+    (void)state;
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct buf b = BUF_INIT, expected = BUF_INIT;
+        buf_adds(&b, "n=");
+        buf_add_number(&b, numbers[i]);
+        buf_addf(&expected, "n=%" PRId64, numbers[i]);
+        assert_string_equal(buf_str(&b), buf_str(&expected));
+        buf_release(&b);
+        buf_release(&expected);
+    }
+}
+
+/* Around the borders of the room that is there. */
+static void formats_what_fits_and_what_does_not(void **state)
+{
+    (void)state;
+    for (int len = 1; len < 300; len++) {
+        struct buf b = BUF_INIT;
+        buf_addc(&b, '<');
+        buf_addf(&b, "%0*d", len, 5);
+        buf_addf(&b, "%s", "");
+        buf_addc(&b, '>');
+        assert_int_equal(b.len, len + 2);
+        assert_int_equal(strspn(buf_str(&b) + 1, "0"), len - 1);
+        assert_string_equal(buf_str(&b) + len, "5>");
+        buf_release(&b);
+    }
 }
 
 static void gives_room(void **state)
@@ -216,6 +249,8 @@ int main(void)
         cmocka_unit_test(starts_empty),
         cmocka_unit_test(reads_to_the_end_or_the_bound),
         cmocka_unit_test(adds_and_ends_with_nul),
+        cmocka_unit_test(writes_numbers),
+        cmocka_unit_test(formats_what_fits_and_what_does_not),
         cmocka_unit_test(gives_room),
         cmocka_unit_test(clear_overwrites),
         cmocka_unit_test(allocates),

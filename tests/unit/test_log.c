@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -232,6 +233,49 @@ static void lines_stay_whole_between_threads(void **state)
     buf_release(&out);
 }
 
+/* To a socket that keeps each write apart: none breaks a line, none is longer than a pipe takes at once, but
+ * for a line that is so long by itself. */
+static void many_lines_take_few_writes(void **state)
+{
+    struct buf lines = BUF_INIT, all = BUF_INIT;
+    char value[1001], piece[16384];
+    int ends[2], kept = dup(STDERR_FILENO), writes = 0, longer = 0;
+    ssize_t n;
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+    log_setup("test", LOG_LEVEL_INFO);
+    memset(value, '"', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    for (int i = 0; i < 100; i++) {
+        log_add(&lines, LOG_LEVEL_INFO, "m", LOG_FIELDS(LOG_I("n", i), LOG_S("v", i % 10 ? "short" : value)));
+        log_add(&lines, LOG_LEVEL_DEBUG, "not wanted", NULL);
+    }
+    log_add(&lines, LOG_LEVEL_INFO, "m",
+            LOG_FIELDS(LOG_S("a", value), LOG_S("b", value), LOG_S("c", value), LOG_I("n", 100)));
+    buf_add(&all, lines.data, lines.len);
+    dup2(ends[0], STDERR_FILENO);
+    log_write_lines(&lines);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(ends[0]);
+    assert_int_equal(lines.len, 0);
+    size_t at = 0;
+    while ((n = read(ends[1], piece, sizeof piece)) > 0) {
+        assert_int_equal(piece[n - 1], '\n');
+        assert_memory_equal(piece, all.data + at, (size_t)n);
+        at += (size_t)n;
+        writes++;
+        longer += n > 4096;
+    }
+    assert_int_equal(at, all.len);
+    assert_int_equal(longer, 1);
+    assert_in_range(writes, 2, 30);
+    assert_null(strstr(buf_str(&all), "not wanted"));
+    close(ends[1]);
+    buf_release(&lines);
+    buf_release(&all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +286,7 @@ int main(void)
         cmocka_unit_test(knows_the_levels),
         cmocka_unit_test(speaks_to_the_journal),
         cmocka_unit_test(lines_stay_whole_between_threads),
+        cmocka_unit_test(many_lines_take_few_writes),
     };
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }
