@@ -1,13 +1,16 @@
 """Bulk work beside load at a small size, and that the bench notices what it is there to notice."""
 import os
 import re
+import signal
 import subprocess
+import time
 import types
 
 import pytest
 
 from test_kills import HERE, PYTHON, environment
 import bulk
+import machine
 import support
 
 KINDS = ["import", "replace_exam", "export_csv", "backup", "purge", "check_full", "follow_stopped", "long_reader"]
@@ -22,8 +25,8 @@ def test_bulk_work_refuses_and_loses_nothing():
                           check=False)
     assert done.returncode == 0, done.stdout
     last = done.stdout.splitlines()[-1]
-    assert re.fullmatch(r"torture-bulk: 8 kinds, [1-9]\d\d+ events, 0 refused, 0 lost, worst delay \d+ ms \(.+\)",
-                        last), done.stdout
+    assert re.fullmatch(r"torture-bulk: 8 kinds, [1-9]\d\d+ events, 0 refused, 0 lost, worst delay \d+ ms \(.+\), "
+                        r"\d+ excluded", last), done.stdout
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -73,3 +76,90 @@ def test_what_takes_long_lets_the_web_programs_go_first(command):
         process.communicate()
     finally:
         site.close()
+
+
+def test_work_is_in_a_session_of_its_own():
+    """In the session of the programs its niceness would yield to them, and theirs would carry it before the kernel."""
+    options = types.SimpleNamespace(least=0.1)
+    site = bulk.Site(bulk.CONF)
+    work = bulk.Work(site, options)
+    try:
+        processes = [work.start("events", "--follow") for _ in range(2)]
+        sessions = {os.getsid(process.pid) for process in processes} | {os.getsid(0)}
+        assert len(sessions) == 3
+        work.kill()
+        assert [process.wait(10) for process in processes] == [-signal.SIGKILL] * 2
+        for process in processes:
+            process.stderr.close()
+    finally:
+        work.kill()
+        site.close()
+
+
+def test_the_probe_tells_when_the_machine_stood_still(tmp_path):
+    probe = machine.Machine(str(tmp_path))
+    try:
+        begin = time.monotonic()
+        assert support.wait_for(lambda: probe.seen > 10)
+        os.kill(probe.process.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        time.sleep(0.4)
+        going = time.monotonic()
+        os.kill(probe.process.pid, signal.SIGCONT)
+        stalls = probe.stalls(begin, time.monotonic())
+        assert machine.shared(stalls, stopped, going) > 0.3
+        assert probe.stalls(begin, begin + 0.0001) == []
+    finally:
+        probe.close()
+    assert probe.process.returncode == 0
+
+
+def test_instants_count_once():
+    spans = machine.united([(5, 6), (1, 3), (2, 4), (5.5, 5.6)])
+    assert spans == [(1, 4), (5, 6)]
+    assert machine.shared(spans, 3.5, 5.25) == 0.75
+    assert machine.shared(spans, 4.1, 4.9) == 0
+
+
+def one_try(took, stalls=(), quiet_stalls=()):
+    """A try of one event, due at 10 s, where 20 ms are usual and 100 ms the limit."""
+    event = bulk.Event(0, 10.0)
+    event.took = took
+    return bulk.Try([event], {event.kind: 20.0}, stalls, quiet_stalls, 100)
+
+
+def test_each_event_counts_less_what_is_usual():
+    assert bulk.judged([one_try(30), one_try(500), one_try(25)]) == (480, 0)
+
+
+def test_a_machine_that_stood_still_is_left_out_and_told():
+    late = one_try(500, [(10.0, 10.45)])
+    assert (late.gross, late.excluded) == (480, 1)
+    delay, excluded = bulk.judged([late, one_try(30)])
+    assert delay == pytest.approx(30) and excluded == 1
+
+
+def test_what_the_machine_did_not_stand_still_for_counts():
+    late = one_try(500, [(9.0, 9.9), (10.1, 10.2), (11.0, 12.0)])
+    assert (late.net, late.excluded) == (pytest.approx(380), 0)
+    assert bulk.judged([late]) == (pytest.approx(380), 0)
+
+
+def test_work_that_makes_the_machine_stand_still_is_ours():
+    """Beside it again and again; a machine that does so in the quiet spells as well is left out."""
+    beside = one_try(500, [(10.0, 10.45)])
+    both = one_try(500, [(10.0, 10.45)], [(3.0, 3.2)])
+    assert bulk.judged([beside, one_try(30), beside]) == (480, 0)
+    assert bulk.judged([both, one_try(30), beside]) == (pytest.approx(30), 2)
+
+
+def test_a_late_event_is_tried_again_only_where_the_machine_stood_still(monkeypatch, capsys):
+    bench = bulk.Bench.__new__(bulk.Bench)
+    bench.options = types.SimpleNamespace(tries=1)
+    for tries, count in [([one_try(30)], 1), ([one_try(500)], 1), ([one_try(500, [(10.0, 10.45)])] * 2, 2),
+                         ([one_try(500, [(10.0, 10.45)])] + [one_try(30)] * 4, 5)]:
+        left = list(tries)
+        monkeypatch.setattr(bench, "once", lambda name, left=left: left.pop(0))
+        bench.kind("follow")
+        assert (len(tries), left) == (count, [])
+    assert "it counts" in capsys.readouterr().out
