@@ -37,7 +37,8 @@ static const struct text {
      "organisers."},
     {"wait", ROSTER_THROTTLED,
      "There were too many failed attempts. Please wait {seconds} seconds, then try again."},
-    {"busy", ROSTER_BUSY, "Very many candidates are signing in at the moment. Please try again in a moment."},
+    {"busy", ROSTER_BUSY,
+     "Very many candidates are signing in at the moment. Please try again in {seconds} seconds."},
 };
 #define TEXTS (sizeof texts / sizeof *texts)
 

@@ -313,3 +313,25 @@ unsigned long password_computed(void)
 {
     return atomic_load_explicit(&computed, memory_order_relaxed);
 }
+/* The figures are of one core of a small server of 2026; what counts is how they grow with the cost. */
+int64_t password_cost_guess_us(const char *hash)
+{
+    struct parts parts;
+    size_t len, blocks, doublings;
+    if (!read_parts(hash, &parts))
+        return password_cost_guess_us(password_default_dummy());
+    switch (parts.kind) {
+    case KIND_BCRYPT: /* cost 4: 1 ms; doubles with each */
+        return 1000LL << ((hash[4] - '0') * 10 + hash[5] - '0' - BCRYPT_COST_MIN);
+    case KIND_SHA512: /* half a microsecond a round */
+        return read_rounds(hash + 3, &len) && len ? strtol(hash + 3 + 7, NULL, 10) / 2 : 2500;
+    case KIND_YESCRYPT:
+        break;
+    }
+    /* "j9T": 25 ms. In proportion to the blocks, and to a power of two that the letter before them names. */
+    doublings = alphabet_rank(hash[4]);
+    blocks = alphabet_rank(hash[5]) + 1;
+    int64_t us = (int64_t)(((25000ULL * blocks / 32) << doublings) >> alphabet_rank('9'));
+    return us > 0 ? us : 1;
+}
+

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define PASSWORD_HASH_BYTES 384 /* the longest crypt(3) output and its NUL */
 #define PASSWORD_MAX_BYTES 511  /* of a candidate's input; what is longer never matches */
@@ -35,4 +36,7 @@ bool password_cost_class(const char *hash, char class_text[32]);
 /* How many hashes this process has computed; for the test that counts them. */
 unsigned long password_computed(void);
 
+/* What one check of such a hash takes on a common machine, from its kind and cost alone: for where nothing
+   was measured yet. In microseconds, at least 1; for what is no hash, that of the default dummy. */
+int64_t password_cost_guess_us(const char *hash);
 #endif

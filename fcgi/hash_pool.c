@@ -13,16 +13,23 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <sodium.h>
+
 #include "../common/clock.h"
+#include "../common/cores.h"
 #include "../common/log.h"
+#include "turns.h"
 
 #define SLOTS_MAX 64
 #define NICENESS 10
 #define SLOT_POLL_NS 2000000
 /* How long the end waits for checks that run. */
 #define JOIN_WAIT_MS 300
-/* What a check is taken to last before one was measured. */
-#define FIRST_GUESS_US 100000
+/* Under plain CGI nobody knows how many wait: who found no slot is told to come back after 5 to 25 s. */
+#define RETURN_HERE_S 5
+#define RETURN_HERE_SPREAD_S 21
+
+TAILQ_HEAD(task_list, hash_task);
 
 struct hash_pool {
     pthread_mutex_t lock;
@@ -32,10 +39,9 @@ struct hash_pool {
     char *folder;
     int done_fd;
     atomic_bool stop; /* set under the lock */
-    struct hash_task *queue, **queue_end;
-    struct hash_task *done, **done_end;
-    int64_t queued, running, queue_max;
-    int64_t check_us; /* a moving average */
+    struct task_list queue, done;
+    int64_t queue_max;
+    struct turns turns;
 };
 
 struct worker_start {
@@ -62,8 +68,8 @@ void hash_task_free(struct hash_task *task)
 
 int hash_slots(int64_t threads)
 {
-    long n = threads > 0 ? (long)threads : sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > SLOTS_MAX ? SLOTS_MAX : (int)n;
+    int64_t n = threads > 0 ? threads : cores_usable();
+    return n > SLOTS_MAX ? SLOTS_MAX : (int)n;
 }
 
 static int slot_open(const char *folder, int number)
@@ -156,6 +162,8 @@ void hash_run_here(struct hash_job *job, int slots, const char *folder, int64_t 
         pthread_join(thread, NULL);
     else
         run(job, folder, slots, (int)(getpid() % slots), deadline_ms, NULL);
+    if (!job->done)
+        job->wait_s = RETURN_HERE_S + (int64_t)randombytes_uniform(RETURN_HERE_SPREAD_S);
 }
 
 static int64_t now_us(void)
@@ -165,43 +173,71 @@ static int64_t now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static void finish(struct hash_pool *pool, struct hash_task *task, int64_t took_us)
+static void wake_the_loop(const struct hash_pool *pool)
 {
     const uint64_t one = 1;
+    if (write(pool->done_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+        log_error("cannot wake the event loop", LOG_S("error", strerror(errno)));
+}
+
+/* Under the lock, as all below that takes a task or a list. */
+static void leave_queue(struct hash_pool *pool, struct hash_task *task)
+{
+    TAILQ_REMOVE(&pool->queue, task, link);
+    task->queued = false;
+}
+
+static void put_off(struct hash_pool *pool, struct hash_task *task, int64_t at_us)
+{
+    task->job.wait_s = turns_return(&pool->turns, task->kind, task->job.who, at_us);
+}
+
+/* Those who came last, while they cannot be done in time any more: told so now rather than at their deadline.
+ */
+static void refuse_the_hopeless(struct hash_pool *pool, int64_t at_us)
+{
+    struct hash_task *last;
+    while ((last = TAILQ_LAST(&pool->queue, task_list)) &&
+           turns_too_late(&pool->turns, last->kind, last->deadline_ms * 1000 - at_us)) {
+        leave_queue(pool, last);
+        turns_leave(&pool->turns, last->kind);
+        put_off(pool, last, at_us);
+        TAILQ_INSERT_TAIL(&pool->done, last, link);
+    }
+}
+
+static void finish(struct hash_pool *pool, struct hash_task *task, int64_t took_us)
+{
     bool wanted;
 
     pthread_mutex_lock(&pool->lock);
-    pool->running--;
+    turns_leave(&pool->turns, task->kind);
     if (task->job.done)
-        pool->check_us = (pool->check_us * 7 + took_us) / 8;
+        turns_measured(&pool->turns, task->kind, took_us);
+    else
+        put_off(pool, task, now_us());
     wanted = task->owner != NULL;
-    if (wanted) {
-        task->next = NULL;
-        *pool->done_end = task;
-        pool->done_end = &task->next;
-    }
+    if (wanted)
+        TAILQ_INSERT_TAIL(&pool->done, task, link);
+    refuse_the_hopeless(pool, now_us());
+    bool some = !TAILQ_EMPTY(&pool->done);
     pthread_mutex_unlock(&pool->lock);
     if (!wanted)
         hash_task_free(task);
-    else if (write(pool->done_fd, &one, sizeof one) < 0 && errno != EAGAIN)
-        log_error("cannot wake the event loop", LOG_S("error", strerror(errno)));
+    if (some)
+        wake_the_loop(pool);
 }
 
 static struct hash_task *next_task(struct hash_pool *pool)
 {
     struct hash_task *task = NULL;
     pthread_mutex_lock(&pool->lock);
-    while (!pool->queue && !pool->stop)
+    while (TAILQ_EMPTY(&pool->queue) && !pool->stop)
         pthread_cond_wait(&pool->wake, &pool->lock);
     if (!pool->stop)
-        task = pool->queue;
-    if (task) {
-        pool->queue = task->next;
-        if (!pool->queue)
-            pool->queue_end = &pool->queue;
-        pool->queued--;
-        pool->running++;
-    }
+        task = TAILQ_FIRST(&pool->queue);
+    if (task)
+        leave_queue(pool, task);
     pthread_mutex_unlock(&pool->lock);
     return task;
 }
@@ -232,13 +268,13 @@ struct hash_pool *hash_pool_new(int threads, const char *folder, int64_t queue_m
 
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
-    pool->queue_end = &pool->queue;
-    pool->done_end = &pool->done;
+    TAILQ_INIT(&pool->queue);
+    TAILQ_INIT(&pool->done);
     pool->folder = xstrdup(folder);
     pool->done_fd = done_fd;
     pool->queue_max = queue_max;
-    pool->check_us = FIRST_GUESS_US;
     pool->thread_count = wanted;
+    turns_init(&pool->turns, wanted);
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -261,12 +297,12 @@ struct hash_pool *hash_pool_new(int threads, const char *folder, int64_t queue_m
     return pool;
 }
 
-static void free_list(struct hash_task *task)
+static void free_list(struct task_list *list)
 {
-    while (task) {
-        struct hash_task *next = task->next;
+    struct hash_task *task;
+    while ((task = TAILQ_FIRST(list))) {
+        TAILQ_REMOVE(list, task, link);
         hash_task_free(task);
-        task = next;
     }
 }
 
@@ -297,8 +333,9 @@ void hash_pool_free(struct hash_pool *pool)
     pthread_mutex_unlock(&pool->lock);
     if (!join_all(pool))
         return; /* a thread still uses it; the process is about to end */
-    free_list(pool->queue);
-    free_list(pool->done);
+    free_list(&pool->queue);
+    free_list(&pool->done);
+    turns_release(&pool->turns);
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->wake);
     free(pool->folder);
@@ -312,21 +349,19 @@ void hash_pool_set_queue(struct hash_pool *pool, int64_t queue_max)
     pthread_mutex_unlock(&pool->lock);
 }
 
-bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, int64_t *wait_s)
+bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, bool room)
 {
-    bool added = false;
+    int64_t at_us = now_us();
     pthread_mutex_lock(&pool->lock);
-    int64_t ahead_us = (pool->queued + pool->running + 1) * pool->check_us / pool->thread_count;
-    int64_t left_us = (task->deadline_ms - clock_monotonic_ms()) * 1000;
-    if (pool->queued < pool->queue_max && (ahead_us <= left_us || pool->queued + pool->running == 0)) {
-        task->next = NULL;
-        *pool->queue_end = task;
-        pool->queue_end = &task->next;
-        pool->queued++;
-        added = true;
+    task->kind = turns_kind(&pool->turns, task->job.setting);
+    bool added = room && turns_enter(&pool->turns, task->kind, task->job.who, at_us,
+                                     task->deadline_ms * 1000 - at_us, pool->queue_max + pool->thread_count);
+    if (added) {
+        task->queued = true;
+        TAILQ_INSERT_TAIL(&pool->queue, task, link);
         pthread_cond_signal(&pool->wake);
     } else {
-        *wait_s = 1 + ahead_us / 1000000;
+        put_off(pool, task, at_us);
     }
     pthread_mutex_unlock(&pool->lock);
     return added;
@@ -335,41 +370,59 @@ bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, int64_t *wait
 struct hash_task *hash_pool_take(struct hash_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
-    struct hash_task *task = pool->done;
-    if (task) {
-        pool->done = task->next;
-        if (!pool->done)
-            pool->done_end = &pool->done;
-    }
+    struct hash_task *task = TAILQ_FIRST(&pool->done);
+    if (task)
+        TAILQ_REMOVE(&pool->done, task, link);
     pthread_mutex_unlock(&pool->lock);
     return task;
 }
 
-/* Takes the task out of a list; false when it is not in it. */
-static bool unlink_task(struct hash_task **list, struct hash_task ***end, const struct hash_task *task)
+static bool is_done(const struct hash_pool *pool, const struct hash_task *task)
 {
-    for (struct hash_task **at = list; *at; at = &(*at)->next) {
-        if (*at != task)
-            continue;
-        *at = task->next;
-        if (!*at)
-            *end = at;
+    const struct hash_task *at;
+    TAILQ_FOREACH(at, &pool->done, link)
+    {
+        if (at == task)
+            return true;
+    }
+    return false;
+}
+
+/* True: nobody else has it, free it. Else a thread has it, and frees it. */
+static bool forget(struct hash_pool *pool, struct hash_task *task)
+{
+    if (task->queued) {
+        leave_queue(pool, task);
+        turns_leave(&pool->turns, task->kind);
         return true;
     }
+    if (is_done(pool, task)) {
+        TAILQ_REMOVE(&pool->done, task, link);
+        return true;
+    }
+    task->owner = NULL;
     return false;
 }
 
 void hash_pool_drop(struct hash_pool *pool, struct hash_task *task)
 {
-    bool ours;
     pthread_mutex_lock(&pool->lock);
-    bool queued = unlink_task(&pool->queue, &pool->queue_end, task);
-    if (queued)
-        pool->queued--;
-    ours = queued || unlink_task(&pool->done, &pool->done_end, task);
-    if (!ours)
-        task->owner = NULL; /* a thread has it and frees it */
+    bool ours = forget(pool, task);
     pthread_mutex_unlock(&pool->lock);
     if (ours)
         hash_task_free(task);
+}
+
+struct hash_task *hash_pool_give_up(struct hash_pool *pool, struct hash_task *task)
+{
+    struct hash_task *instead = hash_task_new(task->owner, task->deadline_ms);
+    pthread_mutex_lock(&pool->lock);
+    instead->job.who = task->job.who;
+    instead->kind = task->kind;
+    put_off(pool, instead, now_us());
+    bool ours = forget(pool, task);
+    pthread_mutex_unlock(&pool->lock);
+    if (ours)
+        hash_task_free(task);
+    return instead;
 }

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "server.h"
 
@@ -18,14 +19,16 @@ struct hash_task {
     struct hash_job job;
     int64_t deadline_ms; /* monotonic */
     void *owner;         /* whose it is; NULL: nobody waits any more (see hash_pool_drop) */
-    struct hash_task *next;
+    int kind;            /* the pool's own: of the hash */
+    bool queued;         /* the pool's own */
+    TAILQ_ENTRY(hash_task) link;
 };
 
 struct hash_task *hash_task_new(void *owner, int64_t deadline_ms);
 void hash_task_free(struct hash_task *task); /* wipes the password */
 
-/* threads 0: one a core. `folder`: where the slot files are. done_fd: an eventfd that is written to when a
- * task is done. NULL: `why`. */
+/* threads 0: one a usable core. `folder`: where the slot files are. done_fd: an eventfd that is written to
+ * when a task is done. NULL: `why`. */
 struct hash_pool *hash_pool_new(int threads, const char *folder, int64_t queue_max, int done_fd,
                                 struct buf *why);
 /* Waits a moment for the checks that run; one of a very dear hash is left to the end of the process. */
@@ -33,17 +36,24 @@ void hash_pool_free(struct hash_pool *pool);
 
 /* Another bound of the queue, for whoever comes from now on. */
 void hash_pool_set_queue(struct hash_pool *pool, int64_t queue_max);
-/* False: it would not be done before its deadline, or the queue is full; *wait_s says when trying again makes
- * sense. The task stays the caller's. */
-bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, int64_t *wait_s);
+/*
+ * False: it would not be done before its deadline, or there is no room in the queue, or the caller has none
+ * (`room`): job.wait_s says in how many seconds to come back, see turns.h. The task stays the caller's. A
+ * place that was given is taken back, the latest first, when checks have become so slow that it was given in
+ * vain: such a task comes back by hash_pool_take() at once, not done.
+ */
+bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, bool room);
 /* One that is done, NULL when there is none now. The caller frees it. */
 struct hash_task *hash_pool_take(struct hash_pool *pool);
 /* Nobody waits for this task any more: it is forgotten, or freed when its check ends. */
 void hash_pool_drop(struct hash_pool *pool, struct hash_task *task);
+/* The same for one whose time is over. Returns in its place one that is not done, the caller's, with when to
+ * come back. */
+struct hash_task *hash_pool_give_up(struct hash_pool *pool, struct hash_task *task);
 
 /* The same check in place, for plain CGI: waits for a slot until the deadline. */
 void hash_run_here(struct hash_job *job, int slots, const char *folder, int64_t deadline_ms);
-/* How many checks at once: threads as configured, or the cores. */
+/* How many checks at once: threads as configured, or the usable cores (cores.h). */
 int hash_slots(int64_t threads);
 
 #endif

@@ -469,9 +469,9 @@ static void to_password_check(struct loop *loop, struct connection *c)
     int64_t len = (int64_t)c->request.body.len;
 
     c->large_bytes = len > HASHING_SMALL_BYTES ? len : 0;
-    if (loop->hashing < hashing_max(loop) &&
-        loop->hashing_large_bytes + c->large_bytes <= HASHING_LARGE_BYTES_MAX &&
-        hash_pool_add(loop->pool, c->task, &c->task->job.wait_s))
+    if (hash_pool_add(loop->pool, c->task,
+                      loop->hashing < hashing_max(loop) &&
+                          loop->hashing_large_bytes + c->large_bytes <= HASHING_LARGE_BYTES_MAX))
         set_state(loop, c, CONNECTION_HASHING);
     else /* Refused early for load: into the next round, with nothing checked. */
         to_round(loop, c, true);
@@ -552,10 +552,10 @@ static void collect_late(struct loop *loop, int64_t now_ms)
             loop->tick_at_ms = now_ms;
             return;
         }
-        if (c->state != CONNECTION_HASHING || (now_ms < c->request.deadline_ms && !ending))
+        if (c->state != CONNECTION_HASHING ||
+            (now_ms < c->request.deadline_ms - TICK_HASHING_MS && !ending))
             continue;
-        hash_pool_drop(loop->pool, c->task);
-        c->task = hash_task_new(c, c->request.deadline_ms);
+        c->task = hash_pool_give_up(loop->pool, c->task);
         to_round(loop, c, true);
     }
 }
@@ -597,6 +597,12 @@ static int64_t room_for_connections(int64_t wanted)
     return room;
 }
 
+static int64_t queue_max(const struct loop *loop)
+{
+    int64_t configured = loop->program->config->queue_max;
+    return configured < hashing_max(loop) ? configured : hashing_max(loop);
+}
+
 /* Also while serving: nothing here touches a request that is under way. */
 static void use_configuration(struct loop *loop)
 {
@@ -613,7 +619,7 @@ static void use_configuration(struct loop *loop)
         loop->peek = xcalloc(1, loop->limits.total_bytes);
     }
     if (loop->pool)
-        hash_pool_set_queue(loop->pool, config->queue_max);
+        hash_pool_set_queue(loop->pool, queue_max(loop));
     if (loop->program->route->resume && config->queue_max > hashing_max(loop))
         log_info("[verify] queue is cut to three quarters of the connections",
                  LOG_I("queue", (long long)hashing_max(loop)),
@@ -855,7 +861,7 @@ static bool loop_open(struct loop *loop, struct buf *why)
     }
     loop->listening = true;
     if (loop->program->route->resume) {
-        loop->pool = hash_pool_new((int)config->hash_threads, loop->program->slots_folder, config->queue_max,
+        loop->pool = hash_pool_new((int)config->hash_threads, loop->program->slots_folder, queue_max(loop),
                                    loop->done_fd, why);
         return loop->pool != NULL;
     }

@@ -72,6 +72,7 @@ struct hash_job {
     bool match;     /* the result; false when !done */
     bool done;      /* false: the time budget ended first, or the queue was full (no hash was computed) */
     int64_t wait_s; /* !done for load: when trying again makes sense, in seconds; 0: unknown */
+    uint64_t who;   /* the same for whoever asks again, told from others by chance alone; 0: unknown */
 };
 
 struct route {

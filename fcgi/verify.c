@@ -252,6 +252,7 @@ static enum store_status ask_for_hash(struct examjoint *examjoint, const struct 
     }
     memmove(job->setting, setting, len + 1);
     buf_add(&job->password, password, strlen(password));
+    memcpy(&job->who, v->throttle_key, sizeof job->who);
     return STORE_OK;
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <time.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -82,9 +83,8 @@ static void test_right_and_wrong(void **state)
 {
     struct scene *s = *state;
     struct hash_pool *pool = pool_for(s, 2, 100);
-    int64_t wait_s;
     for (int i = 0; i < 20; i++)
-        assert_true(hash_pool_add(pool, task_for(s, i % 2 ? "right" : "wrong", WAIT_MS), &wait_s));
+        assert_true(hash_pool_add(pool, task_for(s, i % 2 ? "right" : "wrong", WAIT_MS), true));
     int right = 0;
     for (int i = 0; i < 20; i++) {
         struct hash_task *task = wait_for_one(s, pool);
@@ -101,19 +101,18 @@ static void test_bounded_over_processes(void **state)
 {
     struct scene *s = *state;
     char path[128];
-    int64_t wait_s;
     snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
     int slot = open(path, O_RDWR | O_CREAT, 0600);
     assert_int_equal(flock(slot, LOCK_EX), 0);
 
     struct hash_pool *pool = pool_for(s, 1, 100);
-    assert_true(hash_pool_add(pool, task_for(s, "right", 200), &wait_s));
+    assert_true(hash_pool_add(pool, task_for(s, "right", 200), true));
     struct hash_task *task = wait_for_one(s, pool);
     assert_false(task->job.done);
     assert_false(task->job.match);
     hash_task_free(task);
 
-    assert_true(hash_pool_add(pool, task_for(s, "right", WAIT_MS), &wait_s));
+    assert_true(hash_pool_add(pool, task_for(s, "right", WAIT_MS), true));
     assert_null(hash_pool_take(pool));
     close(slot);
     task = wait_for_one(s, pool);
@@ -126,7 +125,6 @@ static void test_refused_early(void **state)
 {
     struct scene *s = *state;
     char path[128];
-    int64_t wait_s = 0;
     snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
     int slot = open(path, O_RDWR | O_CREAT, 0600);
     assert_int_equal(flock(slot, LOCK_EX), 0);
@@ -136,19 +134,24 @@ static void test_refused_early(void **state)
     struct hash_task *refused = NULL;
     for (int i = 0; i < 10 && !refused; i++) {
         struct hash_task *task = task_for(s, "right", WAIT_MS);
-        if (hash_pool_add(pool, task, &wait_s))
+        if (hash_pool_add(pool, task, true))
             taken++;
         else
             refused = task;
     }
     assert_non_null(refused); /* the queue is bounded */
     assert_in_range(taken, 3, 4);
-    assert_in_range(wait_s, 1, 60);
+    assert_in_range(refused->job.wait_s, 1, 60);
     hash_task_free(refused);
 
     struct hash_task *hopeless = task_for(s, "right", 0); /* its time is over before its turn */
-    assert_false(hash_pool_add(pool, hopeless, &wait_s));
+    assert_false(hash_pool_add(pool, hopeless, true));
+    assert_in_range(hopeless->job.wait_s, 1, 60);
     hash_task_free(hopeless);
+    struct hash_task *outside = task_for(s, "right", WAIT_MS); /* the caller has no room for it */
+    assert_false(hash_pool_add(pool, outside, false));
+    assert_in_range(outside->job.wait_s, 1, 60);
+    hash_task_free(outside);
     close(slot);
     hash_pool_free(pool);
 }
@@ -160,10 +163,9 @@ static void test_drop(void **state)
     struct scene *s = *state;
     struct hash_pool *pool = pool_for(s, 1, 100);
     struct hash_task *tasks[8];
-    int64_t wait_s;
     for (int i = 0; i < 8; i++) {
         tasks[i] = task_for(s, "right", WAIT_MS);
-        assert_true(hash_pool_add(pool, tasks[i], &wait_s));
+        assert_true(hash_pool_add(pool, tasks[i], true));
     }
     for (int i = 0; i < 7; i++)
         hash_pool_drop(pool, tasks[i]);
@@ -175,6 +177,99 @@ static void test_drop(void **state)
     hash_pool_free(pool);
 }
 
+/* First come, first served, also where dear hashes stand among cheap ones. */
+static void test_in_order(void **state)
+{
+    struct scene *s = *state;
+    struct hash_pool *pool = pool_for(s, 1, 100);
+    struct hash_task *tasks[12];
+    for (int i = 0; i < 12; i++) {
+        tasks[i] = task_for(s, "right", WAIT_MS);
+        if (i % 3 == 0)
+            strcpy(tasks[i]->job.setting, "$2b$07$Nobody.Has.This.Salt0.");
+        assert_true(hash_pool_add(pool, tasks[i], true));
+    }
+    for (int i = 0; i < 12; i++) {
+        struct hash_task *task = wait_for_one(s, pool);
+        assert_ptr_equal(task, tasks[i]);
+        hash_task_free(task);
+    }
+    hash_pool_free(pool);
+}
+
+static void free_slot_after(int64_t ms, int slot)
+{
+    struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
+    nanosleep(&pause, NULL);
+    close(slot);
+}
+
+/* Checks became slow after places were given: whoever cannot be done in time, the latest first, is told so
+ * at once and not at the deadline; those before keep their place. */
+static void test_given_in_vain(void **state)
+{
+    struct scene *s = *state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
+    int slot = open(path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(flock(slot, LOCK_EX), 0);
+    struct hash_pool *pool = pool_for(s, 1, 1000);
+    struct hash_task *first = task_for(s, "right", WAIT_MS), *second = task_for(s, "right", WAIT_MS);
+    assert_true(hash_pool_add(pool, first, true));
+    assert_true(hash_pool_add(pool, second, true));
+    int64_t deadline = 0;
+    for (int i = 0; i < 300; i++) {
+        struct hash_task *task = task_for(s, "right", 8000);
+        deadline = task->deadline_ms;
+        assert_true(hash_pool_add(pool, task, true));
+    }
+    free_slot_after(500, slot); /* the first check is seen to take half a second */
+    int done = 0, refused = 0;
+    for (int i = 0; i < 302; i++) {
+        struct hash_task *task = wait_for_one(s, pool);
+        assert_true((task != first && task != second) || task->job.done);
+        if (task->job.done) {
+            done++;
+        } else {
+            refused++;
+            assert_in_range(task->job.wait_s, 1, 600);
+            assert_true(clock_monotonic_ms() < deadline - 2000);
+        }
+        hash_task_free(task);
+    }
+    assert_true(refused > 200);
+    assert_true(done >= 2);
+    hash_pool_free(pool);
+}
+
+/* Its time is over: the one who gives up gets another task in its place, with when to come back. */
+static void test_give_up(void **state)
+{
+    struct scene *s = *state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
+    int slot = open(path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(flock(slot, LOCK_EX), 0);
+    struct hash_pool *pool = pool_for(s, 1, 100);
+    struct hash_task *running = task_for(s, "right", WAIT_MS), *queued = task_for(s, "right", WAIT_MS);
+    assert_true(hash_pool_add(pool, running, true));
+    assert_true(hash_pool_add(pool, queued, true));
+    queued = hash_pool_give_up(pool, queued);
+    running = hash_pool_give_up(pool, running);
+    assert_ptr_equal(queued->owner, s);
+    assert_false(queued->job.done || running->job.done);
+    assert_in_range(queued->job.wait_s, 1, 60);
+    assert_in_range(running->job.wait_s, 1, 60);
+    hash_task_free(queued);
+    hash_task_free(running);
+    close(slot);
+    struct hash_task *last = task_for(s, "right", WAIT_MS);
+    assert_true(hash_pool_add(pool, last, true));
+    assert_ptr_equal(wait_for_one(s, pool), last);
+    hash_task_free(last);
+    hash_pool_free(pool);
+}
+
 static void test_in_place(void **state)
 {
     struct scene *s = *state;
@@ -183,6 +278,24 @@ static void test_in_place(void **state)
     assert_true(task->job.done);
     assert_true(task->job.match);
     hash_task_free(task);
+    /* No slot in time: when to come back is spread, since nobody knows how many wait. */
+    char path[128];
+    bool differ = false;
+    int64_t told = 0;
+    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
+    int slot = open(path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(flock(slot, LOCK_EX), 0);
+    for (int i = 0; i < 20; i++) {
+        task = task_for(s, "right", 0);
+        hash_run_here(&task->job, 1, s->folder, task->deadline_ms);
+        assert_false(task->job.done);
+        assert_in_range(task->job.wait_s, 5, 25);
+        differ = differ || (told && told != task->job.wait_s);
+        told = task->job.wait_s;
+        hash_task_free(task);
+    }
+    assert_true(differ);
+    close(slot);
     /* A folder that is not there must not keep a candidate out. */
     task = task_for(s, "right", WAIT_MS);
     hash_run_here(&task->job, 2, "/nonexistent", task->deadline_ms);
@@ -197,6 +310,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bounded_over_processes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_early, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_given_in_vain, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_give_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_in_place, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,7 +97,8 @@ static void every_shipped_language_is_whole(void **state)
             assert_null(strchr(buf_str(&text), '{'));
             /* Its own text, and not the English one for lack of it. */
             assert_int_equal(strcmp(buf_str(&text), buf_str(&english)) == 0, c == 0);
-            assert_int_equal(strstr(buf_str(&text), "1234") != NULL, verdicts[v] == ROSTER_THROTTLED);
+            assert_int_equal(strstr(buf_str(&text), "1234") != NULL,
+                             verdicts[v] == ROSTER_THROTTLED || verdicts[v] == ROSTER_BUSY);
             buf_release(&text);
             buf_release(&english);
         }
