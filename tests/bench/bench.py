@@ -37,7 +37,8 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from harness import NGINX_WORKERS, TOP, Bench, NotRun, environment  # noqa: E402
+from chart import draw  # noqa: E402
+from harness import NGINX_WORKERS, TOP, Bench, NotRun, environment, syncs_each_second  # noqa: E402
 
 
 def parts(names):
@@ -63,22 +64,6 @@ def first_line(*command):
     return lines[0].strip() if lines else None
 
 
-def syncs_each_second(folder, seconds=1.0):
-    """How many appends of 200 bytes, each followed by fdatasync, the disk under the stores takes."""
-    path, count = os.path.join(folder, "sync-probe"), 0
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        begin = time.monotonic()
-        while time.monotonic() - begin < seconds:
-            os.write(fd, b"x" * 200)
-            os.fdatasync(fd)
-            count += 1
-        return round(count / (time.monotonic() - begin))
-    finally:
-        os.close(fd)
-        os.unlink(path)
-
-
 def machine(bench):
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as f:
         model = re.search(r"^model name\s*: (.*)$", f.read(), re.M)
@@ -89,7 +74,7 @@ def machine(bench):
     return {"processor": model.group(1) if model else platform.machine(), "cores": len(os.sched_getaffinity(0)),
             "memory_gib": round(memory / 1048576, 1), "system": system.group(1) if system else platform.system(),
             "kernel": platform.release(), "nginx_workers": NGINX_WORKERS,
-            "fdatasync_s": syncs_each_second(bench.kept, bench.pick(1, 0.5, 0.2)), "load_before": os.getloadavg()[0]}
+            "load_before": os.getloadavg()[0]}
 
 
 def versions():
@@ -107,11 +92,12 @@ def run_part(make, bench):
     """What came of one part, for the report."""
     part = make(bench)
     part.wrong, part.not_run = getattr(part, "wrong", []), getattr(part, "not_run", {})
-    begin = time.monotonic()
+    begin, quiet = time.monotonic(), []
     bench.say("%s:" % part.title)
     try:
         part.prepare()
         for number in range(part.rounds()):
+            quiet.append({"fdatasync_s": syncs_each_second(bench.kept, 0.3), "load": os.getloadavg()[0]})
             part.round(number)
         found = {"figures": part.figures(), "targets": [target.as_dict() for target in part.targets()],
                  "report": part.report()}
@@ -121,24 +107,29 @@ def run_part(make, bench):
         found = {"figures": {}, "targets": [], "report": ["not run: %s" % reason]}
     finally:
         part.close()
-    return dict(found, title=part.title, wrong=part.wrong, not_run=part.not_run,
+    return dict(found, title=part.title, wrong=part.wrong, not_run=part.not_run, before_each_round=quiet,
                 seconds=round(time.monotonic() - begin, 1))
 
 
 def markdown(result):
     """The tables, with the machine beside them."""
     where = result["machine"]
-    lines = ["%(processor)s, %(cores)d cores, %(memory_gib)g GiB, %(system)s, kernel %(kernel)s, %(fdatasync_s)d "
-             "fdatasync/s, %(nginx_workers)d workers of nginx, plain HTTP on loopback." % where, "",
+    lines = ["%(processor)s, %(cores)d cores, %(memory_gib)g GiB, %(system)s, kernel %(kernel)s; "
+             "%(nginx_workers)d workers of nginx, plain HTTP on loopback." % where, "",
              "Versions: %s." % "; ".join("%s %s" % pair for pair in sorted(result["versions"].items())), "",
              "Repeat it: `%s`. In brackets: the ratio to ours." % result["command"]]
     for part in result["parts"].values():
-        lines += ["", "## %s" % part["title"], *part["report"]]
+        syncs = [one["fdatasync_s"] for one in part["before_each_round"]]
+        lines += ["", "## %s" % part["title"]]
+        if syncs:
+            lines += ["", "%d rounds; before each, the disk took %d-%d fdatasync/s." % (len(syncs), min(syncs), max(syncs))]
+        lines += part["report"]
     targets = [target for part in result["parts"].values() for target in part["targets"]]
     lines += ["", "## Targets", "", "| what | target | got | |", "|---|---|---|---|"]
     for t in targets:
-        lines.append("| %s%s | %s | %s | %s |" % (t["what"], " (%s)" % t["note"] if t["note"] else "", t["target"],
-                                                  "-" if t["got"] is None else "%.3g" % t["got"], t["verdict"]))
+        spread = " (%.3g-%.3g)" % (min(t["rounds"]), max(t["rounds"])) if len(t["rounds"]) > 1 else ""
+        lines.append("| %s%s | %s | %s%s | %s |" % (t["what"], " (%s)" % t["note"] if t["note"] else "", t["target"],
+                                                    "-" if t["got"] is None else "%.3g" % t["got"], spread, t["verdict"]))
     lines += ["", *("WRONG: " + what for part in result["parts"].values() for what in part["wrong"])]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -197,6 +188,10 @@ def write(folder, result):
         json.dump(result, f, indent=1)
     with open(os.path.join(folder, "bench.md"), "w", encoding="utf-8") as f:
         f.write(text)
+    chart = draw(result)
+    if chart:
+        with open(os.path.join(folder, "bench.svg"), "w", encoding="utf-8") as f:
+            f.write(chart)
     print("\n" + text)
 
 

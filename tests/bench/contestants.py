@@ -54,7 +54,7 @@ class Ceiling(Contestant):
     source = ""
 
     def start(self):
-        program = os.path.join(self.bench.kept, "ceiling_" + self.source)
+        program = self.bench.path("ceilings", self.source)
         source = os.path.join(TOP, "tests/bench/ceilings", self.source + ".c")
         cc = os.environ.get("CC") or "cc"
         done = subprocess.run([tool(cc.split()[0], "gcc"), *cc.split()[1:], "-std=c17", "-D_GNU_SOURCE", "-O2", "-g",

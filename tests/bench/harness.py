@@ -375,7 +375,6 @@ def settle(contestant, nginx, at_least, seconds=10):
 
 def load(contestant, nginx, connections, seconds, tag):
     """One load on one contestant: its figures, and in `wrong` what was not as it must be."""
-    settle(contestant, nginx, 0)
     rows, cpu, nginx_cpu = contestant.rows(), cpu_seconds(contestant.roots()), cpu_seconds(nginx.roots())
     seen = wrk(contestant, connections, seconds, tag)
     statuses, rows_after = settle(contestant, nginx, seen["requests"])
@@ -408,6 +407,21 @@ def load(contestant, nginx, connections, seconds, tag):
 
 # --- Figures ---------------------------------------------------------------------------------------------------
 
+def syncs_each_second(folder, seconds):
+    """How many appends of 200 bytes, each followed by fdatasync, the disk under the stores takes just now."""
+    path, count, begin = os.path.join(folder, "sync-probe"), 0, time.monotonic()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        while time.monotonic() - begin < seconds:
+            os.write(fd, b"x" * 200)
+            os.fdatasync(fd)
+            count += 1
+        return round(count / (time.monotonic() - begin))
+    finally:
+        os.close(fd)
+        os.unlink(path)
+
+
 def median(values):
     values = sorted(values)
     middle = len(values) // 2
@@ -420,10 +434,11 @@ def summary(values):
 
 
 class Target:
-    """One row of the table of targets: a ratio inside one run. `got` is None when it could not be measured."""
+    """One row of the table of targets: a ratio inside one run. `got` is None when it could not be measured; `seen`:
+    the ratios of the rounds."""
 
-    def __init__(self, what, wanted, got, most=False, note=""):
-        self.what, self.wanted, self.got, self.most, self.note = what, wanted, got, most, note
+    def __init__(self, what, wanted, got, most=False, note="", seen=()):
+        self.what, self.wanted, self.got, self.most, self.note, self.seen = what, wanted, got, most, note, seen
 
     def verdict(self):
         if self.got is None:
@@ -431,5 +446,6 @@ class Target:
         return "met" if (self.got <= self.wanted if self.most else self.got >= self.wanted) else "missed"
 
     def as_dict(self):
-        return {"what": self.what, "target": "%s %g" % ("at most" if self.most else "at least", self.wanted),
-                "got": None if self.got is None else round(self.got, 3), "verdict": self.verdict(), "note": self.note}
+        return {"what": self.what, "target": "%s %.3g" % ("at most" if self.most else "at least", self.wanted),
+                "got": None if self.got is None else round(self.got, 4), "verdict": self.verdict(), "note": self.note,
+                "rounds": [round(ratio, 4) for ratio in self.seen]}

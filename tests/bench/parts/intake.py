@@ -1,7 +1,9 @@
 """Durable intake: the same POST of an admission through the same nginx, at 1, 32 and 64 connections."""
 from contestants import CONTESTANTS, Ours
-from harness import NotRun, Nginx, Target, load, memory, same_work, summary
+from harness import NotRun, Nginx, Target, load, memory, same_work, settle, summary
 from peers import PEERS
+
+FIGURE_NAMES = {"requests_s": "requests/s", "cpu_10k": "CPU per request", "p99_ms": "p99"}
 
 
 class Intake:
@@ -15,7 +17,7 @@ class Intake:
     # --- Measuring -------------------------------------------------------------------------------------------
 
     def candidates(self):
-        found = CONTESTANTS + ([] if self.bench.mode == "short" else PEERS)
+        found = CONTESTANTS + ([] if self.bench.mode == "short" and not self.bench.only else PEERS)
         made = [make(self.bench) for make in found if self.bench.wants(make.name)]
         return made + [Ours(self.bench, name, build=build) for name, build in self.bench.also]
 
@@ -31,6 +33,7 @@ class Intake:
         self.nginx = Nginx(self.bench, self.contestants)
         for contestant in self.contestants:
             self.found(contestant, same_work(contestant))
+            settle(contestant, self.nginx, 0)
 
     def rounds(self):
         return self.bench.rounds or self.bench.pick(full=5, quick=1, short=1)
@@ -90,37 +93,40 @@ class Intake:
                 if c.kind == "peer" and c.stores and c.batches == batches and c.name not in self.broken]
 
     def best(self, connections, figure, pick, batches=False):
+        """The name of the best of them."""
         values = [(self.value(name, connections, figure), name) for name in self.peers(batches)]
         values = [pair for pair in values if pair[0] is not None]
-        return pick(values) if values else (None, "")
+        return pick(values)[1] if values else ""
 
-    def ratio(self, connections, figure, other):
-        ours = self.value("ours", connections, figure)
-        return ours / other if ours is not None and other else None
+    def ratio(self, what, wanted, connections, figure, name, most=False):
+        """Ours against another's: the median of the rounds' ratios. Beside it, for a peer, the ratio to the one that
+        batches."""
+        def ratios(other):
+            pairs = zip(self.cells.get("ours", {}).get(connections, []), self.cells.get(other, {}).get(connections, []))
+            return [ours[figure] / theirs[figure] for ours, theirs in pairs if theirs[figure]]
+        seen, notes = ratios(name), []
+        if name in self.peers(False):
+            notes = [name] + ["%s: %.3g" % (other, summary(ratios(other))["median"])
+                              for other in self.peers(True) if ratios(other)]
+        return Target("%s at %d, against %s" % (FIGURE_NAMES[figure], connections, what), wanted,
+                      summary(seen)["median"] if seen else None, most, "; ".join(notes), seen)
 
     def targets(self):
         rows = []
         for n in (32, 64):
-            best, name = self.best(n, "requests_s", max)
-            rows.append(Target("requests/s at %d, against the best peer that commits each request" % n, 7,
-                               self.ratio(n, "requests_s", best), note=name))
-            best, name = self.best(n, "requests_s", max, batches=True)
-            rows.append(Target("requests/s at %d, against the best peer that batches" % n, 1,
-                               self.ratio(n, "requests_s", best), note=name))
-            rows.append(Target("requests/s at %d, against libfcgi in threads doing nothing" % n, 1,
-                               self.ratio(n, "requests_s", self.value("threads", n, "requests_s"))))
-            rows.append(Target("requests/s at %d, against a libfcgi event loop doing nothing" % n, 0.6,
-                               self.ratio(n, "requests_s", self.value("loop", n, "requests_s"))))
-            rows.append(Target("CPU per request at %d, against libfcgi in threads doing nothing" % n, 0.8,
-                               self.ratio(n, "cpu_10k", self.value("threads", n, "cpu_10k")), most=True))
-            best, name = self.best(n, "cpu_10k", min)
-            rows.append(Target("CPU per request at %d, against the best peer's" % n, 0.125,
-                               self.ratio(n, "cpu_10k", best), most=True, note=name))
-        best, name = self.best(64, "p99_ms", min)
-        rows.append(Target("p99 at 64, against the best peer's", round(1 / 6, 4), self.ratio(64, "p99_ms", best),
-                           most=True, note=name))
-        best, name = self.best(1, "requests_s", max)
-        rows.append(Target("requests/s at 1, against the best peer", 1, self.ratio(1, "requests_s", best), note=name))
+            if n not in self.bench.connections:
+                continue
+            rows += [self.ratio("the best peer that commits each request", 7, n, "requests_s",
+                                self.best(n, "requests_s", max)),
+                     self.ratio("the peer that batches", 1, n, "requests_s", self.best(n, "requests_s", max, batches=True)),
+                     self.ratio("libfcgi in threads doing nothing", 1, n, "requests_s", "threads"),
+                     self.ratio("a libfcgi event loop doing nothing", 0.6, n, "requests_s", "loop"),
+                     self.ratio("libfcgi in threads doing nothing", 0.8, n, "cpu_10k", "threads", most=True),
+                     self.ratio("the best peer's", 1 / 8, n, "cpu_10k", self.best(n, "cpu_10k", min), most=True)]
+        if 64 in self.bench.connections:
+            rows.append(self.ratio("the best peer's", 1 / 6, 64, "p99_ms", self.best(64, "p99_ms", min), most=True))
+        if 1 in self.bench.connections:
+            rows.append(self.ratio("the best peer", 1, 1, "requests_s", self.best(1, "requests_s", max)))
         ours = self.memory.get("ours")
         rows.append(Target("resident memory of the route program, MiB", 8, ours and ours["rss_peak_mib"], most=True))
         return rows
@@ -129,8 +135,8 @@ class Intake:
         """The table, as Markdown: what was measured, and in brackets its ratio to ours."""
         lines = []
         for connections in self.bench.connections:
-            lines += ["", "| %d connection%s | requests/s | least-most | p50 ms | p99 ms | CPU s/10,000 | nginx's | RSS MiB | 5xx |"
-                      % (connections, "" if connections == 1 else "s"), "|---|---|---|---|---|---|---|---|---|"]
+            lines += ["", "| %d connection%s | requests/s | least-most | p50 ms | p99 ms | CPU s/10,000 | nginx's | RSS MiB | PSS MiB, all | 5xx |"
+                      % (connections, "" if connections == 1 else "s"), "|---|---|---|---|---|---|---|---|---|---|"]
             lines += [self.line(c, connections) for c in self.contestants if connections in self.cells.get(c.name, {})]
         lines += ["", *("%s: not run: %s" % pair for pair in sorted(self.not_run.items()))]
         return lines
@@ -142,11 +148,11 @@ class Intake:
         cells = self.cells[c.name][connections]
         speed = [cell["requests_s"] for cell in cells]
         held = self.memory.get(c.name) or {}
-        return "| %s%s | %s | %.0f-%.0f | %s | %s | %s | %.3f | %s | %d |" % (
+        return "| %s%s | %s | %.0f-%.0f | %s | %s | %s | %.3f | %s | %s | %d |" % (
             c.title, " WRONG" if c.name in self.broken else "", with_ratio("requests_s", "%.0f"), min(speed), max(speed),
             with_ratio("p50_ms", "%.2f"), with_ratio("p99_ms", "%.2f"),
             with_ratio("cpu_10k", "%.3f") if c.process else "-", self.value(c.name, connections, "nginx_cpu_10k"),
-            held.get("rss_peak_mib", "-") if c.process else "-", sum(cell["status_5xx"] for cell in cells))
+            held.get("rss_peak_mib", "-") if c.process else "-", held.get("pss_mib", "-") if c.process else "-", sum(cell["status_5xx"] for cell in cells))
 
 
 PART = Intake
