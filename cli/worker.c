@@ -146,10 +146,12 @@ static void job_end(struct worker *worker, struct job *job, const struct worker_
 static void job_put_back(struct worker *worker, struct job *job)
 {
     const struct worker_decision as_it_was = {.state = job->lease.state};
-    const struct worker_account *account = job->account;
-    if (account && account->login.error && strcmp(account->login.error, WORKER_RATE_LIMITED) != 0 &&
-        !job->error)
-        job->error = error_text("login", account->login.error);
+    const struct store_login *login = job->account ? &job->account->login : NULL;
+    /* Where logins do not fail, it was a fetch that was told to slow down. */
+    bool rests =
+        login && !login->failing_from_ms && login->error && strcmp(login->error, WORKER_RATE_LIMITED) == 0;
+    if (login && login->error && !rests && !job->error)
+        job->error = error_text("login", login->error);
     job_end(worker, job, &as_it_was, false);
 }
 
@@ -344,19 +346,26 @@ static enum store_status write_results(struct worker *worker)
     return STORE_OK;
 }
 
+/* The account's sessions that are leased and not done with. */
+static size_t open_jobs(const struct worker *worker, const struct worker_account *account)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < worker->job_count; i++)
+        n += worker->jobs[i]->account == account && worker->jobs[i]->state != JOB_ENDED;
+    return n;
+}
+
 /*
  * How many more transfers the account may have. Where there are several, none has them all, and one whose
  * host is in trouble has few: a backlog of sessions that each wait for a time-out would hold up all others.
  */
 static size_t share(const struct worker *worker, const struct worker_account *account)
 {
-    size_t most = (size_t)worker->config->transfers_max, has = 0;
+    size_t most = (size_t)worker->config->transfers_max, has = open_jobs(worker, account);
     if (worker->served_count > 1) {
         most = account->trouble >= TROUBLE ? most / 8 : most - most / 4;
         most = most > 0 ? most : 1;
     }
-    for (size_t i = 0; i < worker->job_count; i++)
-        has += worker->jobs[i]->account == account && worker->jobs[i]->state != JOB_ENDED;
     return has < most ? most - has : 0;
 }
 
@@ -388,6 +397,50 @@ static enum store_status lease_sessions(struct worker *worker, size_t *taken)
     return status;
 }
 
+/* In a round: some of an account's sessions that waited for its login for too long. */
+static enum store_status give_up_some(struct worker *worker, const struct worker_account *account,
+                                      int64_t *count)
+{
+    int64_t now_ms = clock_now_ms();
+    char *error = error_text("login", account->login.error);
+    const struct store_given_up given_up = {
+        .account = account->config->name,
+        .waiting_since_ms = worker_login_gives_up(worker->config, &account->login),
+        .rated_by_ms = now_ms - worker->config->watch_window_ms,
+        .error = error,
+        .now_ms = now_ms,
+        .lease_ms = worker->lease_ms,
+        .max_ahead_ms = worker->max_ahead_ms,
+    };
+    enum store_status status = store_sessions_give_up(worker->store, &given_up, count);
+    if (status == STORE_OK && *count > 0)
+        log_warn("sessions parked", LOG_S("account", account->config->name), LOG_S("reason", error),
+                 LOG_I("sessions", *count));
+    free(error);
+    return status;
+}
+
+/* In a round, after the leasing, which has refreshed the logins. Only while the account pauses: once the
+   pause is over, another login comes first. */
+static enum store_status give_up_waiting(struct worker *worker, size_t *given_up)
+{
+    enum store_status status = STORE_OK;
+    for (size_t i = 0; i < worker->account_count && status == STORE_OK; i++) {
+        struct worker_account *account = &worker->accounts[i];
+        int64_t count = 0;
+        if (!account->target || account->logging_in || open_jobs(worker, account) > 0 ||
+            account->given_up_at_ms == account->login.obtained_at_ms ||
+            worker_login_gives_up(worker->config, &account->login) == 0 ||
+            !worker_account_blocked(worker, account, clock_now_ms()))
+            continue;
+        status = give_up_some(worker, account, &count);
+        if (status == STORE_OK && count == 0)
+            account->given_up_at_ms = account->login.obtained_at_ms;
+        *given_up += (size_t)count;
+    }
+    return status;
+}
+
 /* In a round: callbacks that came. The entries of a session lie scattered over the file, so that what one
    costs depends on how many there are and on the disk; a number alone would not keep a round short. */
 static enum store_status take_callbacks_in(struct worker *worker, int64_t began, size_t *taken_in)
@@ -407,7 +460,7 @@ static enum store_status take_callbacks_in(struct worker *worker, int64_t began,
 
 static enum store_status round_steps(struct worker *worker, bool stopping, size_t *found)
 {
-    size_t taken_in = 0, leased = 0;
+    size_t taken_in = 0, leased = 0, given_up = 0;
     int64_t began = clock_monotonic_ms();
     enum store_status status = write_results(worker);
     if (stopping || status != STORE_OK)
@@ -415,7 +468,9 @@ static enum store_status round_steps(struct worker *worker, bool stopping, size_
     status = take_callbacks_in(worker, began, &taken_in);
     if (status == STORE_OK)
         status = lease_sessions(worker, &leased);
-    *found = taken_in + leased;
+    if (status == STORE_OK)
+        status = give_up_waiting(worker, &given_up);
+    *found = taken_in + leased + given_up;
     return status;
 }
 

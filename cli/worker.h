@@ -54,10 +54,17 @@ bool worker_token_usable(const struct store_login *login, int64_t now_ms);
  * A login that failed, on top of what was stored: failures in a row, until when nobody logs in, and the error
  * word. Wrong credentials ("wrong_credentials") wait for login_pause, doubled at each further time, for an
  * account must not be locked by us; anything else backs off from retry_first up to login_pause.
- * after->token is NULL, after->error is allocated.
+ * after->token is NULL, after->error is allocated. The time that logins have been failing goes on being
+ * counted.
  */
 void worker_login_failed(const struct config *config, int64_t now_ms, const struct store_login *before,
                          enum talview_outcome outcome, int64_t retry_after_ms, struct store_login *after);
+/*
+ * Logins fail for failure_wait by now: what was due at this time and waited for is given up. 0: nothing is.
+ * Only time spent failing counts, whatever it is that failed; what came when logins were failing already has
+ * that time for itself.
+ */
+int64_t worker_login_gives_up(const struct config *config, const struct store_login *login);
 #define WORKER_WRONG_CREDENTIALS "wrong_credentials"
 #define WORKER_RATE_LIMITED "rate_limited"
 

@@ -24,9 +24,10 @@ struct worker_account {
     bool unsaved;                   /* it could not be written yet */
     bool put;                       /* it was written in the round that runs */
     bool logging_in;
-    int64_t refused_at_ms; /* obtained_at_ms of the token that was refused last; 0: none */
-    int64_t hold_until;    /* monotonic: nothing is fetched until then */
-    unsigned trouble;      /* fetches in a row that failed for their host's sake */
+    int64_t given_up_at_ms; /* obtained_at_ms of the failed login after which nothing is left to give up */
+    int64_t refused_at_ms;  /* obtained_at_ms of the token that was refused last; 0: none */
+    int64_t hold_until;     /* monotonic: nothing is fetched until then */
+    unsigned trouble;       /* fetches in a row that failed for their host's sake */
 };
 
 struct job;

@@ -162,6 +162,38 @@ bool worker_token_usable(const struct store_login *login, int64_t now_ms)
     return now_ms < login->expires_at_ms - least(TOKEN_MARGIN_MAX_MS, lifetime / 10);
 }
 
+/*
+ * How long logins fail by now. The time since the last failure counts for little more than its pause: not the
+ * days that the worker was off, nor a clock that was put forward. Where those make most of the time, the
+ * count starts anew once it has served: for those who came late it would run too slowly.
+ */
+static void count_failing(const struct config *config, int64_t now_ms, const struct store_login *before,
+                          struct store_login *after)
+{
+    int64_t from = before->failing_from_ms, spent = before->failing_ms;
+    after->failing_from_ms = now_ms;
+    if (from <= 0 || from > now_ms || spent < 0)
+        return;
+    int64_t pause =
+        least(before->blocked_until_ms - before->obtained_at_ms, worker_login_pause_max_ms(config, before));
+    int64_t most_ms = most(pause, 0) + most(pause, 0) / 4 + config->poll_ms;
+    bool served = spent >= config->failure_wait_ms;
+    spent += least(most(now_ms - before->obtained_at_ms, 0), most_ms);
+    spent = least(spent, now_ms - from);
+    if (served && now_ms - from - spent > config->failure_wait_ms)
+        return;
+    after->failing_from_ms = from;
+    after->failing_ms = spent;
+}
+
+int64_t worker_login_gives_up(const struct config *config, const struct store_login *login)
+{
+    if (login->token || !login->error || login->failing_from_ms <= 0 ||
+        login->failing_ms < config->failure_wait_ms)
+        return 0;
+    return login->failing_from_ms + (login->failing_ms - config->failure_wait_ms);
+}
+
 void worker_login_failed(const struct config *config, int64_t now_ms, const struct store_login *before,
                          enum talview_outcome outcome, int64_t retry_after_ms, struct store_login *after)
 {
@@ -183,4 +215,5 @@ void worker_login_failed(const struct config *config, int64_t now_ms, const stru
         .failures = earlier + 1,
         .error = xstrdup(wrong ? WORKER_WRONG_CREDENTIALS : talview_outcome_word(outcome)),
     };
+    count_failing(config, now_ms, before, after);
 }

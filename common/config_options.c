@@ -88,7 +88,7 @@ const struct config_option config_options[] = {
     {"worker", "rating_wait_human", CONFIG_DURATION, "14d", S(1), D(365), NULL, ALL, false,
      "The same for sessions that a human rates (record_and_review, live_proctor)."},
     {"worker", "failure_wait", CONFIG_DURATION, "3d", S(1), D(365), NULL, ALL, false,
-     "How long fetches may go on failing before the session is parked."},
+     "How long fetches, or logins, may go on failing before the session is parked."},
     {"worker", "not_found_wait", CONFIG_DURATION, "24h", S(1), D(365), NULL, ALL, false,
      "How long Talview may not know a session (404) before it is parked."},
     {"worker", "watch_window", CONFIG_DURATION, "30d", 0, D(365), NULL, ALL, false,

@@ -7,6 +7,10 @@
 #include "buf.h"
 #include "store_sqlite_ratings.h"
 
+/* In `meta`, with the account behind it. */
+#define FAILING_FROM "logins_fail_from "
+#define FAILING_FOR "logins_fail_for "
+
 void store_login_release(struct store_login *login)
 {
     if (login == NULL)
@@ -23,8 +27,10 @@ enum store_status store_login_get(struct store *store, const char *account, stru
         return status;
     sqlite3_stmt *statement =
         ratings_statement(store, RATINGS_LOGIN_GET,
-                          "SELECT token, obtained_at, expires_at, blocked_until, failures, error FROM logins"
-                          " WHERE account = ?1",
+                          "SELECT token, obtained_at, expires_at, blocked_until, failures, error,"
+                          " (SELECT value FROM meta WHERE name = '" FAILING_FROM "' || account),"
+                          " (SELECT value FROM meta WHERE name = '" FAILING_FOR "' || account)"
+                          " FROM logins WHERE account = ?1",
                           &status);
     if (statement == NULL)
         return status;
@@ -38,6 +44,8 @@ enum store_status store_login_get(struct store *store, const char *account, stru
             .blocked_until_ms = sqlite3_column_int64(statement, 3),
             .failures = sqlite3_column_int64(statement, 4),
             .error = xstrdup(store_column_text(statement, 5)),
+            .failing_from_ms = sqlite3_column_int64(statement, 6),
+            .failing_ms = sqlite3_column_int64(statement, 7),
         };
     else if (result == SQLITE_DONE)
         *login = (struct store_login){0};
@@ -95,6 +103,23 @@ enum store_status store_login_lease(struct store *store, const char *account, co
     return ratings_run(store, statement, "leasing a login");
 }
 
+static enum store_status put_failing(struct store *store, const char *account,
+                                     const struct store_login *login)
+{
+    enum store_status status;
+    sqlite3_stmt *statement =
+        ratings_statement(store, RATINGS_LOGIN_FAILING_PUT,
+                          "INSERT OR REPLACE INTO meta(name, value) VALUES('" FAILING_FROM "' || ?1, ?2),"
+                          " ('" FAILING_FOR "' || ?1, ?3)",
+                          &status);
+    if (statement == NULL)
+        return status;
+    store_bind_text(statement, 1, account);
+    sqlite3_bind_int64(statement, 2, login->failing_from_ms);
+    sqlite3_bind_int64(statement, 3, login->failing_ms);
+    return ratings_run(store, statement, "keeping since when logins fail");
+}
+
 enum store_status store_login_put(struct store *store, const char *account, const struct store_login *login)
 {
     enum store_status status;
@@ -112,5 +137,6 @@ enum store_status store_login_put(struct store *store, const char *account, cons
     sqlite3_bind_int64(statement, 5, login->blocked_until_ms);
     sqlite3_bind_int64(statement, 6, login->failures);
     store_bind_text(statement, 7, login->error);
-    return ratings_run(store, statement, "keeping a login");
+    status = ratings_run(store, statement, "keeping a login");
+    return status == STORE_OK ? put_failing(store, account, login) : status;
 }

@@ -17,6 +17,8 @@
 #define HOUR_MS (INT64_C(3600) * 1000)
 /* Senders looked at in one call; the next goes on from there. */
 #define SENDERS_MOST 2000
+/* Rows of one giving up: no round over some ten ms. */
+#define GIVE_UP_MOST 500
 
 /* A lease of twice the length was given by a clock that has jumped back since. Not of a little more than the
    length: the clock may be set back by a second, and then two would look at one session. */
@@ -573,6 +575,42 @@ enum store_status store_sessions_lease(struct store *store, int64_t now_ms, cons
     free(turns.by_time);
     buf_release(&turns.account);
     buf_release(&turns.sender);
+    return status;
+}
+
+/* --- Waiting in vain ------------------------------------------------------------------------------------ */
+
+enum store_status store_sessions_give_up(struct store *store, const struct store_given_up *given_up,
+                                         int64_t *count)
+{
+#define VAIN(index, unknown)                                                                                \
+    "SELECT * FROM (SELECT session FROM sessions INDEXED BY " index " WHERE unknown = " unknown             \
+    " AND next_attempt_at IS NOT NULL AND account = ?1 AND (next_attempt_at <= ?2 OR next_attempt_at > ?3)" \
+    " AND waits_from <= ?2 AND (state = 'pending' OR (state = 'rated' AND rated_at <= ?6)) AND" FREE_LEASE  \
+    " LIMIT ?8)"
+    enum store_status status;
+    sqlite3_stmt *statement = ratings_statement(
+        store, RATINGS_GIVE_UP,
+        /* One that was never looked at would be kept for ever: what is deleted goes by looked_at. */
+        "UPDATE sessions SET looked_at = CASE state WHEN 'pending' THEN ?4 ELSE looked_at END,"
+        " state = CASE state WHEN 'pending' THEN 'parked' ELSE state END, last_error = ?7,"
+        " next_attempt_at = NULL, lease_owner = NULL, lease_until = NULL, renewed_due_at = NULL"
+        " WHERE session IN (" VAIN("sessions_due", "0") " UNION ALL " VAIN("sessions_unknown", "1") ")",
+        &status);
+#undef VAIN
+    if (statement == NULL)
+        return status;
+    store_bind_text(statement, 1, given_up->account);
+    sqlite3_bind_int64(statement, 2, given_up->waiting_since_ms);
+    sqlite3_bind_int64(statement, 3, given_up->now_ms + given_up->max_ahead_ms);
+    sqlite3_bind_int64(statement, 4, given_up->now_ms);
+    sqlite3_bind_int64(statement, 5, given_up->lease_ms);
+    sqlite3_bind_int64(statement, 6, given_up->rated_by_ms);
+    store_bind_text(statement, 7, given_up->error);
+    sqlite3_bind_int64(statement, 8, GIVE_UP_MOST);
+    status = ratings_run(store, statement, "giving sessions up");
+    if (status == STORE_OK)
+        *count = sqlite3_changes64(store->ratings.db);
     return status;
 }
 

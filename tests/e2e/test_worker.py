@@ -465,6 +465,68 @@ def test_what_goes_on_failing_is_parked(world, rule, wait, word):
 
 
 @pytest.mark.parametrize("rule,word", [
+    ({"status": 401}, "wrong_credentials"), ({"status": 500}, "server_error"), ({"malformed": True}, "malformed"),
+    ({"delay": 3}, "timeout"), ({"status": 429, "retry_after": 1}, "rate_limited")], ids=lambda v: v if isinstance(v, str) else None)
+def test_a_login_that_fails_for_ever_parks_what_waits_for_it(world, rule, word):
+    w = world({"retry_first": "1s", "login_pause": "1s", "failure_wait": "3s", "transfers": "2", "request_timeout": "2s",
+               "connect_timeout": "2s"})
+    w.control(default={"rating": "high"})
+    rated = w.callback()
+    w.once()
+    w.database("UPDATE logins SET token = NULL")
+    w.make_due()
+    sessions = w.callbacks(12)
+    w.control(reset=True, login=rule)
+    daemon = w.daemon()
+    wait_for(lambda: w.in_state(*sessions, state="parked"), 40)
+    late = w.callback()
+    wait_for(lambda: late in w.sessions(), 5)
+    rows, calls = w.sessions(), w.calls("/login")
+    assert calls[-1]["time"] - calls[0]["time"] >= 2.5, "not before the time"
+    assert w.counts()["sessions"] == 0 and len(calls) <= 9, "the pauses were kept"
+    for one in sessions:
+        assert (rows[one]["last_error"], rows[one]["attempts"]) == ("login: " + word, 0) and not rows[one]["next_attempt_at"]
+    assert rows[late]["state"] == "pending", "what comes later has its own time"
+    assert rows[rated]["state"] == "rated" and rows[rated]["rating"] == "high" and rows[rated]["next_attempt_at"]
+    assert re.search(r"level=warn.*sessions parked.*account=\S*main.*reason=.*login: " + word, daemon.log())
+
+    w.control(login={})
+    w.callback(sessions[0], message="Rating Has Been Calculated")
+    assert w.run("retry", sessions[1]).returncode == 0
+    wait_for(lambda: w.in_state(*sessions[:2], late), 40)
+    assert w.in_state(*sessions[2:], state="parked"), "what was given up waits for somebody"
+    assert w.run("retry", "--parked").returncode == 0
+    wait_for(lambda: w.in_state(*sessions, late))
+
+
+def test_a_worker_that_was_down_for_days_parks_nothing_at_its_first_failed_login(world):
+    w = world({"retry_first": "1s", "login_pause": "2s", "failure_wait": "3s"})
+    one = w.callback()
+    w.control(login={"status": 500})
+    w.once()
+    week = 7 * 86400 * 1000
+    w.database("UPDATE logins SET obtained_at = obtained_at - ?, blocked_until = blocked_until - ?", week, week)
+    w.database("UPDATE meta SET value = value - ? WHERE name LIKE 'logins_fail_from %'", week)
+    w.database("UPDATE sessions SET next_attempt_at = next_attempt_at - ?, waits_from = waits_from - ?", week, week)
+    w.once()
+    assert w.counts()["logins"] == 2 and w.session(one)["state"] == "pending"
+    w.daemon()
+    wait_for(lambda: w.in_state(one, state="parked"), 40)
+
+
+def test_a_watch_ends_with_its_window_also_where_logins_fail(world):
+    w = world({"retry_first": "1s", "login_pause": "1s", "failure_wait": "2s", "watch_every": "1s", "watch_window": "3s"})
+    one = w.callback()
+    w.control(default={"rating": "high"})
+    w.once()
+    w.database("UPDATE logins SET token = NULL")
+    w.control(login={"status": 500})
+    w.daemon()
+    wait_for(lambda: not w.session(one)["next_attempt_at"], 40)
+    assert w.session(one)["state"] == "rated" and w.session(one)["rating"] == "high"
+
+
+@pytest.mark.parametrize("rule,word", [
     ({"drip": {"bytes": 1, "every": 0.3}}, "timeout"),
     ({"delay": 6}, "timeout"),
     ({"cut": 20}, "connection_cut"),

@@ -30,6 +30,8 @@ def test_some_runs_and_some_precise_points():
     assert found, done.stdout
     kills, sessions, rated, parked = map(int, found.groups())
     assert kills >= 5 and rated + parked == sessions and rated > 5
+    gave_up = re.search(r"^(\d+) sessions parked because no login ever went well$", done.stdout, re.M)
+    assert gave_up and int(gave_up.group(1)) > 0
 
 
 def test_every_entry_of_the_table_comes():
@@ -50,7 +52,7 @@ class Talk:
         self.run = worker.Run.__new__(worker.Run)
         self.run.seed, self.run.wrong, self.run.too_many, self.run.lost = "made up", [], 0, 0
         self.run.rated = self.run.parked = 0
-        self.run.kills, self.run.retried, self.run.sessions = list(kills), [], [UUID]
+        self.run.kills, self.run.retried, self.run.mended, self.run.sessions = list(kills), [], [], [UUID]
         self.run.called = {UUID: [-100]}
         self.run.world = self
         self.daemons, self.fake = [], float
@@ -97,16 +99,24 @@ def test_a_login_too_many_is_noticed():
     assert judged("judge_logins", [login(10), get(11, None, 403), login(12)]).too_many, "a young token"
     assert judged("judge_logins", [login(10, "bad: 500", 500), login(10.2)]).too_many
     assert not judged("judge_logins", [login(10), login(12)], kills=[11]).wrong
+    wrong = [login(at, "bad: 401, right, at once", 401) for at in (10, 12.1, 16.2)]
+    assert not judged("judge_logins", wrong).wrong
+    assert judged("judge_logins", wrong + [login(20.3, "bad: 401, right, at once", 401)]).too_many, "the pause must double"
 
 
 @pytest.mark.parametrize("row,calls,wrong", [
-    ({"state": "rated", "raw": "high", "error": None}, [get(10, said="low"), get(20)], False),
-    ({"state": "rated", "raw": "low", "error": None}, [get(10, said="low"), get(20)], True),
-    ({"state": "rated", "raw": "high", "error": None}, [get(10, "bad: 500, right", 500)], True),
+    ({"state": "rated", "raw": "high", "error": None, "next": None}, [get(10, said="low"), get(20)], False),
+    ({"state": "rated", "raw": "low", "error": None, "next": None}, [get(10, said="low"), get(20)], True),
+    ({"state": "rated", "raw": "high", "error": None, "next": None}, [get(10, "bad: 500, right", 500)], True),
+    ({"state": "rated", "raw": "high", "error": None, "next": 5}, [get(10)], True),
+    ({"state": "parked", "raw": None, "error": "login: timeout", "next": None}, [get(10, "none: no rating")], False),
+    ({"state": "parked", "raw": "high", "error": "login: timeout", "next": None}, [get(10)], True),
+    ({"state": "pending", "raw": None, "error": "login: timeout", "next": 5}, [], True),
     ({"state": "parked", "raw": None, "error": "no_rating", "next": None}, [], False),
     ({"state": "parked", "raw": None, "error": None, "next": None}, [], True),
     ({"state": "pending", "raw": None, "error": "timeout", "next": 5}, [], True)],
-    ids=["the last good one", "an older one", "never said", "parked", "parked without a reason", "left"])
+    ids=["the last good one", "an older one", "never said", "watched for ever", "parked for want of a login",
+         "parked though rated", "left for want of a login", "parked", "parked without a reason", "left"])
 def test_a_wrong_end_is_noticed(row, calls, wrong):
     assert bool(judged("judge_sessions", calls, {UUID: row}).wrong) == wrong
     assert judged("judge_sessions", calls, {}).lost == 1

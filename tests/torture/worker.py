@@ -7,10 +7,12 @@ A run: a store with some callbacks, the real worker, the stand-in of Talview in 
 session and the login follow rules taken from the table by chance, tokens expire or are forgotten, connections fail before
 they are any, callbacks come again, and the worker is killed: by chance, or by the stand-in as soon as the last byte of a
 reply is sent, so that it dies between the reply and the store, or between a login and its keeping. Then Talview
-recovers, but for some sessions that stay bad for ever. Judged by the stand-in's own record of the calls:
+recovers, but for some sessions that stay bad for ever; or its login never does, until the operator has it mended, when
+all have ended. Judged by the stand-in's own record of the calls:
 
-- every session ends up rated, with exactly what the last good reply said, or parked with a reason; what was parked
-  and is well now is rated after `examhook retry --parked`; no row of a history is there twice
+- every session ends up rated, with exactly what the last good reply said, or parked with a reason, and nothing more is
+  planned for it, also where the login fails for ever, which makes no parked session of a rated one; what was parked and
+  is well now is rated after `examhook retry --parked`; no row of a history is there twice
 - no more calls than are allowed: none within the back-off, none while Talview asked for rest, none for a session that is
   parked, at most one repeat with another token; each call makes an attempt that is counted, unless a kill came between
 - one login where one is enough: another only after a refusal of a token that is not young, a failure, or a kill
@@ -128,6 +130,8 @@ def rule_of(chance, bodies, odd=0.6):
     kind, rule = verdict(*(kind for _, _, kind in picked)), {}
     for _, members, _ in picked:
         rule.update(members)
+    if "raw" in rule:
+        rule.pop("status", None) # it is never sent, and must not be taken for a 401 by the log
     return {**rule, "note": kind + ": " + ", ".join(name for name, _, _ in picked)}
 
 
@@ -185,8 +189,9 @@ class Judged(World):
 class Run:
     def __init__(self, seed, certificates):
         self.seed, self.chance, self.wrong = seed, random.Random(seed), []
-        self.too_many = self.lost = self.rated = self.parked = 0
-        self.kills, self.retried, self.called = [], [], collections.defaultdict(list)
+        self.never = re.search("[37]$", seed) is not None # a fifth of the runs
+        self.too_many = self.lost = self.rated = self.parked = self.gave_up = 0
+        self.kills, self.retried, self.mended, self.called = [], [], [], collections.defaultdict(list)
         watch = self.chance.choice((0, 0, 60))
         self.world = Judged(certificates, {"watch_window": watch})
         self.world.state.kill = self.kill
@@ -287,6 +292,9 @@ class Run:
         good = [session for session in self.sessions if session not in forever]
         self.world.control(login={"note": "good: right"}, connections=None, sessions={
             **{session: {"note": "good: right", "rating": chance.choice(("high", "medium", "low"))} for session in good}, **forever})
+        if self.never:
+            self.no_login(good)
+            return
         recovered = time.time()
         self.pause(0.3) # what is in flight sets its deadlines, or has been given up by then
         # A token got just before may be young and of no use; what was in flight fails once more.
@@ -304,6 +312,30 @@ class Run:
         self.judge_sessions(rows)
         if any(rows.get(session, {}).get("state") == "parked" for session in good):
             self.retry(good)
+
+    def no_login(self, good):
+        """No login is ever answered well again, and no token that is there is of use: all ends nevertheless."""
+        while True:
+            rule = rule_of(self.chance, LOGIN_BODIES, 0.9)
+            if rule["note"].startswith("bad") and rule.get("status") != 201: # which is taken for a login's 200
+                break
+        self.world.control(login=rule, forget_tokens=True)
+        self.pause(0.3)
+        # A young token is kept. Then each login may last until its time-out, and the pauses after it grow; one that
+        # came late has its own time, and the time that a slow login takes is hardly counted: twice as long for that.
+        failing = (SETTINGS["failure_wait"] + 4 * SETTINGS["login_pause"]) / RATE + \
+            8 * (SETTINGS["request_timeout"] + SETTINGS["poll"])
+        rows = self.quiet(self.sessions, self.deadlines() + (YOUNG_TOKEN + SETTINGS["lease"]) / RATE + 2 * failing + SLACK)
+        self.settle()
+        self.judge_sessions(rows)
+        self.gave_up = sum((row["error"] or "").startswith("login: ") for row in rows.values() if row["state"] == "parked")
+        self.world.control(login={"note": "good: right"})
+        self.settle()
+        self.pause(0.3)
+        # Whoever mends it restarts the worker, or waits for the pause to end.
+        self.mended.append(time.time())
+        self.world.database("UPDATE logins SET blocked_until = 1")
+        self.retry(good)
 
     def settle(self):
         """A call is in the log only when the stand-in is done with it, which may be after the worker is."""
@@ -360,9 +392,13 @@ class Run:
             self.rated += row["state"] == "rated"
             self.parked += row["state"] == "parked"
             good = [call for call in calls[session] if kind_of(call) == "good"]
+            if row["state"] in ("rated", "parked") and row["next"]:
+                self.trouble("%s has ended, and something is planned: %s" % (session, row))
             if row["state"] == "parked":
-                if not row["error"] or row["next"]:
+                if not row["error"]:
                     self.trouble("parked without a reason: %s" % row)
+                elif row["error"].startswith("login: ") and self.had_rating(calls[session]):
+                    self.trouble("%s was rated, and a login that failed has parked it: %s" % (session, row))
             elif row["state"] != "rated":
                 self.lost += 1
                 self.trouble("%s ended neither rated nor parked: %s" % (session, row))
@@ -373,14 +409,17 @@ class Run:
         if doubled:
             self.trouble("the history has rows twice: %s" % doubled)
 
-    def rating_fits(self, row, good):
+    def may_be_lost(self, call):
         """A good reply may have been lost by a kill, or come when the time was over on a busy machine."""
+        return self.killed(call["time"], call["time"] + call["took"] + 1) or self.came_late(call)
+
+    def rating_fits(self, row, good):
         said = [call["said"] for call in good]
-        if not good:
-            return False
-        last = good[-1]
-        unsure = self.killed(last["time"], last["time"] + last["took"] + 1) or self.came_late(last)
-        return row["raw"] in said if unsure else row["raw"] == said[-1]
+        return row["raw"] in said if good and self.may_be_lost(good[-1]) else bool(good) and row["raw"] == said[-1]
+
+    def had_rating(self, calls):
+        usable = [call for call in calls if kind_of(call) != "bad"]
+        return bool(usable) and kind_of(usable[-1]) == "good" and not self.may_be_lost(usable[-1])
 
     def excess(self, text):
         self.too_many += 1
@@ -457,21 +496,25 @@ class Run:
         log = self.world.callers()
         logins = [call for call in log if call["path"].endswith("/login")]
         refused = [call for call in log if call["status"] in (401, 403) and not call["path"].endswith("/login")]
+        wrong = 0
         for first, second in zip(logins, logins[1:]):
             gap = second["time"] - first["time"]
-            if self.killed(first["time"], second["time"]):
+            if self.killed(first["time"], second["time"]) or any(first["time"] <= when <= second["time"] for when in self.mended):
+                wrong = 0
                 continue
             if kind_of(first) == "good":
                 least = 0.95 * (YOUNG_TOKEN * 0.9) / RATE
                 # One that was read too late for us is none.
                 needed = self.came_late(first) or any(first["time"] <= c["time"] <= second["time"] for c in refused) \
                     or "expires_in 60" in first["note"]
+                wrong = 0
             else:
                 least, needed = 0.9 * SETTINGS["retry_first"] / RATE, True
-                # What is no HTTP has no status, whatever the table says beside it.
-                if first["status"] in (400, 401, 403) and "no HTTP" not in first["note"] and \
-                        "bad" not in {k for n, _, k in TIMINGS if n in first["note"]}:
-                    least = 0.9 * SETTINGS["login_pause"] / RATE
+                is_wrong = first["status"] in (400, 401, 403) and not self.came_late(first) and \
+                    "bad" not in {k for n, _, k in TIMINGS if n in first["note"]}
+                wrong = wrong + 1 if is_wrong else 0
+                if is_wrong:
+                    least = 0.9 * SETTINGS["login_pause"] * 2 ** (wrong - 1) / RATE
             if gap < least and not self.came_late(first) or not needed:
                 self.excess("a login %.2f s after %s%s" % (gap, first["note"] or first["status"], "" if needed else ", for nothing"))
 
@@ -501,7 +544,7 @@ def one_run(seed, certificates):
         run.wrong[0] += " (kept: %s)" % run.world.folder
     return run.wrong, run.late, collections.Counter(
         kills=len(run.kills), sessions=len(run.sessions), rated=run.rated, parked=run.parked, lost=run.lost,
-        too_many=run.too_many, calls=len(run.world.callers()))
+        too_many=run.too_many, gave_up=run.gave_up, calls=len(run.world.callers()))
 
 
 # --- The precise points --------------------------------------------------------------------------------------
@@ -615,7 +658,7 @@ def main():
         with concurrent.futures.ProcessPoolExecutor(options.at_once) as pool:
             for its_wrong, its_late, its_sums in pool.map(one_run, seeds, [certificates] * len(seeds)):
                 wrong += its_wrong
-                late.append(its_late)
+                late += [its_late] if its_late else []
                 sums.update(its_sums)
                 if its_wrong:
                     print("\n".join(its_wrong[:4]), flush=True)
@@ -628,6 +671,7 @@ def main():
     finally:
         shutil.rmtree(certificates, ignore_errors=True)
     late.sort()
+    print("%d sessions parked because no login ever went well" % sums["gave_up"])
     print("%d calls; all good sessions were done %.1f s after Talview was well again (median), %.1f s at most" % (
         sums["calls"], late[len(late) // 2] if late else 0, late[-1] if late else 0))
     print("torture-worker: %d runs, %d kills, %d sessions, %d rated, %d parked, %d lost, %d calls too many" % (

@@ -271,6 +271,105 @@ static void failed_logins(void **state)
     }
 }
 
+/* Fails again and again as the pauses allow, `off` later than they ask for, until something is given up, and
+   says how long after the first failure that was. */
+static int64_t first_given_up(enum talview_outcome outcome, int64_t retry_after_ms, int64_t off, int *logins)
+{
+    struct store_login login = {0};
+    int64_t now = T0, end = T0 + 400 * DAY;
+    for (*logins = 0; now < end && worker_login_gives_up(&CONFIG, &login) == 0; ++*logins) {
+        struct store_login after;
+        if (*logins > 0)
+            now = login.blocked_until_ms + off;
+        worker_login_failed(&CONFIG, now, &login, outcome, retry_after_ms, &after);
+        store_login_release(&login);
+        login = after;
+    }
+    /* What came before the first failure is given up, what came at the last one is not. */
+    int64_t since = worker_login_gives_up(&CONFIG, &login);
+    if (now < end && (since < T0 || since > now - CONFIG.failure_wait_ms + 2 * DAY))
+        fail_msg("given up is what waited since %lld", (long long)(since - T0));
+    store_login_release(&login);
+    return now - T0;
+}
+
+static void logins_that_fail_for_long_give_up(void **state)
+{
+    int logins;
+    (void)state;
+    assert_in_range(first_given_up(TALVIEW_UNAUTHORIZED, -1, 0, &logins), 3 * DAY, 4 * DAY);
+    assert_in_range(logins, 8, 12);
+    assert_in_range(first_given_up(TALVIEW_SERVER_ERROR, -1, 0, &logins), 3 * DAY, 3 * DAY + HOUR);
+    assert_in_range(logins, 250, 350);
+    assert_in_range(first_given_up(TALVIEW_RATE_LIMITED, 6 * HOUR, 0, &logins), 3 * DAY, 3 * DAY + 6 * HOUR);
+    assert_in_range(first_given_up(TALVIEW_RATE_LIMITED, 365 * DAY, 0, &logins), 3 * DAY, 3 * DAY + 6 * HOUR);
+    /* Looked at by cron every hour: of each, the pause and a little more is what counts. */
+    assert_in_range(first_given_up(TALVIEW_DNS, -1, 45 * MINUTE, &logins), 9 * DAY, 13 * DAY);
+    /* Only now and then: it takes as many failed logins, but it does end. */
+    assert_in_range(first_given_up(TALVIEW_TIMEOUT, -1, DAY, &logins), 100 * DAY, 350 * DAY);
+}
+
+/* One login that failed, `failing` of `elapsed` having been spent so, and the next, `later` after it. */
+static struct store_login failed_again(int64_t elapsed, int64_t failing, int64_t later)
+{
+    struct store_login before = {
+        .obtained_at_ms = T0,
+        .blocked_until_ms = T0 + 15 * MINUTE,
+        .failures = 40,
+        .error = xstrdup("server_error"),
+        .failing_from_ms = T0 - elapsed,
+        .failing_ms = failing,
+    };
+    struct store_login after;
+    worker_login_failed(&CONFIG, T0 + later, &before, TALVIEW_UNAUTHORIZED, -1, &after);
+    store_login_release(&before);
+    return after;
+}
+
+static void only_time_spent_failing_counts(void **state)
+{
+    static const struct {
+        const char *name;
+        int64_t elapsed, failing, later, counted;
+        int64_t since; /* given up is what waited for longer; relative to T0, 0: nothing */
+    } TIMES[] = {
+        {"as planned", DAY, DAY, 15 * MINUTE, DAY + 15 * MINUTE, 0},
+        {"long enough", 3 * DAY - 15 * MINUTE, 3 * DAY - 15 * MINUTE, 15 * MINUTE, 3 * DAY,
+         -(3 * DAY - 15 * MINUTE)},
+        {"for longer", 5 * DAY, 5 * DAY, 15 * MINUTE, 5 * DAY + 15 * MINUTE, -3 * DAY + 15 * MINUTE},
+        {"the worker was off for a week", HOUR, HOUR, 7 * DAY, HOUR + 15 * MINUTE * 5 / 4, 0},
+        {"off before, and it goes on", 9 * DAY, 3 * DAY - 15 * MINUTE, 15 * MINUTE, 3 * DAY, -9 * DAY},
+        {"nothing of which is over", 2 * DAY, 2 * DAY, -HOUR, 2 * DAY - HOUR, 0},
+        {"the clock was put back by a lot", DAY, DAY, -9 * DAY, 0, 0},
+        {"has served, mostly off: anew", 9 * DAY, 3 * DAY, 15 * MINUTE, 0, 0},
+        {"has served, hardly off", 9 * DAY, 8 * DAY, 15 * MINUTE, 8 * DAY + 15 * MINUTE,
+         -4 * DAY + 15 * MINUTE},
+        {"no sense", DAY, -DAY, 15 * MINUTE, 0, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(TIMES); i++) {
+        struct store_login login = failed_again(TIMES[i].elapsed, TIMES[i].failing, TIMES[i].later);
+        int64_t since = worker_login_gives_up(&CONFIG, &login);
+        if (login.failing_ms != TIMES[i].counted || since != (TIMES[i].since ? T0 + TIMES[i].since : 0))
+            fail_msg("%s: %lld counted, since %lld", TIMES[i].name, (long long)login.failing_ms,
+                     (long long)(since - T0));
+        store_login_release(&login);
+    }
+}
+
+static void a_token_ends_the_failing(void **state)
+{
+    char token[] = "t";
+    (void)state;
+    struct store_login login = failed_again(5 * DAY, 5 * DAY, 15 * MINUTE);
+    assert_true(worker_login_gives_up(&CONFIG, &login) > 0);
+    login.token = token;
+    assert_int_equal(worker_login_gives_up(&CONFIG, &login), 0);
+    login.token = NULL;
+    store_login_release(&login);
+    assert_int_equal(worker_login_gives_up(&CONFIG, &login), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +378,9 @@ int main(void)
         cmocka_unit_test(a_life_without_a_rating),
         cmocka_unit_test(tokens),
         cmocka_unit_test(failed_logins),
+        cmocka_unit_test(logins_that_fail_for_long_give_up),
+        cmocka_unit_test(only_time_spent_failing_counts),
+        cmocka_unit_test(a_token_ends_the_failing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
