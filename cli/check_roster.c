@@ -2,6 +2,8 @@
 #include <string.h>
 
 #include "check.h"
+#include "check_capacity.h"
+#include "../common/clock.h"
 
 /* What one account's roster holds. */
 struct holdings {
@@ -9,6 +11,7 @@ struct holdings {
     char **attributes;
     size_t count;
     bool email, name;
+    struct capacity *capacity; /* of all accounts */
 };
 
 static bool has_attribute(const struct holdings *holdings, const char *column)
@@ -24,6 +27,7 @@ static bool take_line(void *context, const struct candidate *line)
 {
     struct holdings *holdings = context;
 
+    capacity_take(holdings->capacity, line);
     holdings->lines++;
     holdings->hashes += line->password_hash != NULL;
     holdings->email |= line->email != NULL;
@@ -93,10 +97,10 @@ static void check_fields(struct check_report *report, const struct config *confi
 }
 
 static void check_account(struct check_report *report, const struct config *config, struct store *store,
-                          const char *account)
+                          const char *account, struct capacity *capacity)
 {
     struct roster_filter filter = {.account = account};
-    struct holdings holdings = {0};
+    struct holdings holdings = {.capacity = capacity};
     enum store_status status = store_roster_list(store, &filter, take_line, &holdings);
 
     if (status) {
@@ -117,6 +121,7 @@ static void check_account(struct check_report *report, const struct config *conf
 
 void check_roster(struct check_report *report, const struct config *config)
 {
+    struct capacity *capacity;
     struct store *store;
     struct buf why = BUF_INIT;
 
@@ -125,9 +130,14 @@ void check_roster(struct check_report *report, const struct config *config)
     if (store_open(config->store_url, 0, STORE_ROSTER, config->lock_wait_ms, &store, &why)) {
         check_line(report, CHECK_FAILED, "roster", "examhook migrate", "%s", buf_str(&why));
     } else {
-        for (size_t i = 0; i < config->examjoint_count; i++)
-            check_account(report, config, store, config->examjoint[i].name);
+        capacity = capacity_new(clock_now_ms());
+        for (size_t i = 0; i < config->examjoint_count; i++) {
+            if (strcmp(config->examjoint[i].name, STORE_REHEARSAL)) /* its candidates come and go */
+                check_account(report, config, store, config->examjoint[i].name, capacity);
+        }
         store_free(store);
+        check_capacity(report, config, capacity);
+        capacity_free(capacity);
     }
     buf_release(&why);
 }
