@@ -31,9 +31,11 @@ import os
 import platform
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -105,6 +107,10 @@ def run_part(make, bench):
         bench.say("  not run: %s" % reason)
         part.not_run[part.name] = str(reason)
         found = {"figures": {}, "targets": [], "report": ["not run: %s" % reason]}
+    except (OSError, ValueError, LookupError, AssertionError, sqlite3.Error, subprocess.SubprocessError) as trouble:
+        traceback.print_exc()
+        part.wrong.append("it could not be measured: %r" % trouble)
+        found = {"figures": {}, "targets": [], "report": ["not measured: %r" % trouble]}
     finally:
         part.close()
     return dict(found, title=part.title, wrong=part.wrong, not_run=part.not_run, before_each_round=quiet,

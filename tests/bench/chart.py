@@ -1,7 +1,7 @@
 """The chart of the intake: an SVG without any dependency, readable on white and on dark."""
 from html import escape
 
-WIDTH, LABEL, BAR, ROW, TOP_SPACE = 900, 290, 300, 26, 74
+WIDTH, LABEL, BAR, ROW, TOP_SPACE = 900, 280, 240, 26, 74
 STYLE = """
     text { font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #24292f }
     .title { font-size: 15px; font-weight: 600 }
@@ -48,7 +48,10 @@ def draw(result, connections=64):
     if not rows:
         return None
     most, height = max(row["speed"] for row in rows), TOP_SPACE + ROW * len(rows) + 62
-    columns = (("requests/s", 670), ("p99 ms", 735), ("CPU s / 10,000", 825), ("MiB", 885))
+    ours = next((row["speed"] for row in rows if row["kind"] == "ours"), None)
+    columns = (("requests/s", 600), ("of ours", 665), ("p99 ms", 735), ("CPU s / 10,000", 830), ("MiB", 890))
+    absent = ["Not run: %s (%s)." % pair for pair in sorted(part["not_run"].items())]
+    height += 16 * len(absent)
     out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img">' % (WIDTH, height),
            "<title>Requests a second at %d connections</title>" % connections, "<style>%s</style>" % STYLE,
            text(10, 22, "Admissions answered in a second, %d connections through the same nginx" % connections, "title"),
@@ -61,7 +64,7 @@ def draw(result, connections=64):
         out += [text(10, y + 17, row["title"], "mine" if mine else ""),
                 '<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>' % (
                     row["kind"], LABEL, y + 4, max(1.5, BAR * row["speed"] / most), ROW - 9)]
-        cells = ("%d" % row["speed"], "%.1f" % row["p99"], short(row["cpu"], "%.2f"), short(row["memory"], "%.0f"))
+        cells = ("{:,.0f}".format(row["speed"]), "%.2f" % (row["speed"] / ours) if ours else "-", "%.1f" % row["p99"], short(row["cpu"], "%.2f"), short(row["memory"], "%.0f"))
         out += [text(x, y + 17, cell, "number" + mine) for cell, (_, x) in zip(cells, columns)]
     where = result["machine"]
     foot = TOP_SPACE + ROW * len(rows)
@@ -69,5 +72,7 @@ def draw(result, connections=64):
             text(10, foot + 22, "Medians of interleaved rounds; CPU: user and system time of the handler's processes; MiB: what "
                  "they own and share (PSS).", "small"),
             text(10, foot + 38, "%s, %d cores, which wrk, nginx and the handler share; %s; %s; %s." % (
-                where["processor"], where["cores"], where["system"], result["command"], result["when"][:10]), "small"), "</svg>"]
+                where["processor"], where["cores"], where["system"], result["command"], result["when"][:10]), "small")]
+    out += [text(10, foot + 54 + 16 * number, line, "small") for number, line in enumerate(absent)]
+    out.append("</svg>")
     return "\n".join(out) + "\n"

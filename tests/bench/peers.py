@@ -117,7 +117,7 @@ class Node(Peer):
 
 
 class NodeBatch(Node):
-    name, title, script, batches = "node-batch", "Node, the same, one commit a round", "node-batch.js", True
+    name, title, script, batches = "node-batch", "Node, fastify, better-sqlite3, batching", "node-batch.js", True
 
 
 def flask():

@@ -161,8 +161,16 @@ def test_what_cannot_run_is_named(monkeypatch, tmp_path):
 
 
 def test_the_chart_shows_all(monkeypatch, tmp_path):
-    _, result, _ = run(monkeypatch, tmp_path, [Ours, Nothing])
+    _, result, _ = run(monkeypatch, tmp_path, [Ours, Nothing, Absent])
     drawn = command.draw(result, 8)
     root = xml.fromstring(drawn)
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert "examhook" in texts and "nginx return 200" in texts
+    assert "examhook" in texts and "nginx return 200" in texts and "Not run: fake (there is none here)." in texts
+
+
+def test_a_part_that_breaks_is_wrong_and_stops_no_other(monkeypatch, tmp_path):
+    class Broken(Fake):
+        def start(self):
+            raise AssertionError("it fell over")
+    status, result, report = run(monkeypatch, tmp_path, [Broken])
+    assert status == 1 and "it fell over" in result["parts"]["intake"]["wrong"][0] and "it fell over" in report
