@@ -56,14 +56,21 @@ def parts(names):
 
 # --- Where it ran ----------------------------------------------------------------------------------------------
 
-def first_line(*command):
+def version(*command):
+    """The first word with a number in it that the command prints of itself."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
                               check=False)
     except OSError:
         return None
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    return lines[0].strip() if lines else None
+    found = re.search(r"(?<![\w.])v?(\d+\.\d+[\w.+~-]*)", done.stdout)
+    return found.group(1) if found else None
+
+
+def commit():
+    done = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True, check=False)
+    return done.stdout.strip() or "no commit"
 
 
 def machine(bench):
@@ -80,12 +87,14 @@ def machine(bench):
 
 
 def versions():
-    asked = {"examhook": ("git", "-C", TOP, "describe", "--always", "--dirty"), "nginx": ("nginx", "-v"),
-             "wrk": ("wrk", "-v"), "sqlite3": ("sqlite3", "--version"), "cc": ("cc", "--version"),
-             "php": ("php8.2", "--version"), "node": ("node", "--version"), "python3": ("/usr/bin/python3", "--version"),
-             "gunicorn": ("gunicorn", "--version"), "uwsgi": ("uwsgi", "--version"), "webhook": ("webhook", "-version")}
-    found = {name: first_line(*command) for name, command in asked.items()}
-    return {name: version for name, version in found.items() if version}
+    asked = {"nginx": ("nginx", "-v"), "wrk": ("wrk", "-v"), "SQLite": ("sqlite3", "--version"), "cc": ("cc", "-dumpfullversion"),
+             "PHP": ("php8.2", "--version"), "Node": ("node", "--version"), "Python": ("/usr/bin/python3", "--version"),
+             "Flask": ("/usr/bin/python3", "-c", "import flask; print(flask.__version__)"),
+             "gunicorn": ("gunicorn", "--version"), "uWSGI": ("uwsgi", "--version"), "webhook": ("webhook", "-version")}
+    found = {name: version(*command) for name, command in asked.items()}
+    with open(os.path.join(HERE, "peers/package.json"), encoding="utf-8") as f:
+        found.update(json.load(f)["dependencies"])
+    return dict({name: number for name, number in found.items() if number}, examhook=commit())
 
 
 # --- One run ---------------------------------------------------------------------------------------------------
@@ -122,7 +131,7 @@ def markdown(result):
     where = result["machine"]
     lines = ["%(processor)s, %(cores)d cores, %(memory_gib)g GiB, %(system)s, kernel %(kernel)s; "
              "%(nginx_workers)d workers of nginx, plain HTTP on loopback." % where, "",
-             "Versions: %s." % "; ".join("%s %s" % pair for pair in sorted(result["versions"].items())), "",
+             "Versions: %s." % "; ".join("%s %s" % pair for pair in sorted(result["versions"].items(), key=lambda pair: pair[0].lower())), "",
              "Repeat it: `%s`. In brackets: the ratio to ours." % result["command"]]
     for part in result["parts"].values():
         syncs = [one["fdatasync_s"] for one in part["before_each_round"]]

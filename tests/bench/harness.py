@@ -99,6 +99,8 @@ class Process:
 
     def __init__(self, name, command, log_path, env):
         self.name, self.command, self.log_path = name, command, log_path
+        if shutil.which("setpriv"): # it ends with us, even when we are killed
+            command = ["setpriv", "--pdeathsig", "TERM", *command]
         with open(log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=dict(environment(), **env), start_new_session=True)
