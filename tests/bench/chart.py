@@ -1,8 +1,9 @@
-"""The chart of the intake: an SVG without any dependency, readable on white and on dark."""
+"""The chart of the intake: an SVG without any dependency, readable on white and on dark: it has a ground of its own."""
 from html import escape
 
 WIDTH, LABEL, BAR, ROW, TOP_SPACE = 900, 280, 240, 26, 74
 STYLE = """
+    .page { fill: #ffffff; stroke: #d0d7de }
     text { font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #24292f }
     .title { font-size: 15px; font-weight: 600 }
     .small { font-size: 11px; fill: #57606a }
@@ -11,6 +12,7 @@ STYLE = """
     .line { stroke: #8c959f; stroke-width: 1 }
     .mine { font-weight: 600 }
     @media (prefers-color-scheme: dark) {
+        .page { fill: #0d1117; stroke: #30363d }
         text { fill: #e6edf3 }
         .small { fill: #9198a1 }
         .ours { fill: #4493f8 } .ceiling { fill: #6e7681 } .peer { fill: #d29922 } .wrong { fill: #f85149 }
@@ -54,6 +56,7 @@ def draw(result, connections=64):
     height += 16 * len(absent)
     out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img">' % (WIDTH, height),
            "<title>Requests a second at %d connections</title>" % connections, "<style>%s</style>" % STYLE,
+           '<rect class="page" x="0.5" y="0.5" width="%d" height="%d" rx="6"/>' % (WIDTH - 1, height - 1),
            text(10, 22, "Admissions answered in a second, %d connections through the same nginx" % connections, "title"),
            text(10, 41, "Blue: examhook. Yellow: the same durable work, committed before the answer. Grey: nothing is done, "
                 "nothing stored.", "small")]
@@ -64,7 +67,7 @@ def draw(result, connections=64):
         out += [text(10, y + 17, row["title"], "mine" if mine else ""),
                 '<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>' % (
                     row["kind"], LABEL, y + 4, max(1.5, BAR * row["speed"] / most), ROW - 9)]
-        cells = ("{:,.0f}".format(row["speed"]), "%.2f" % (row["speed"] / ours) if ours else "-", "%.1f" % row["p99"], short(row["cpu"], "%.2f"), short(row["memory"], "%.0f"))
+        cells = ("{:,.0f}".format(row["speed"]), "%.2f" % (row["speed"] / ours) if ours else "-", "%.1f" % row["p99"], short(row["cpu"], "%.2f"), short(row["memory"], "%.1f"))
         out += [text(x, y + 17, cell, "number" + mine) for cell, (_, x) in zip(cells, columns)]
     where = result["machine"]
     foot = TOP_SPACE + ROW * len(rows)
