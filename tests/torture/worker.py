@@ -65,7 +65,9 @@ SETTINGS = {"connect_timeout": 4, "request_timeout": 4, "poll": 1, "transfers": 
 YOUNG_TOKEN = 60 # the worker's own rule
 NEVER = 6        # seconds: the worker has given up long before
 SLACK = 6        # seconds of a busy machine
-BLUR = 4         # seconds by which a busy machine notes a call too late
+# Seconds by which the stand-in notes a call too late, or the worker stores what came of it: a dozen runs share the
+# machine. A kill excuses what is so near to it; twice as much would excuse many a call of a run of some seconds.
+BLUR = 2
 RETRY_AFTER = 2  # what a Talview that wants rest asks for; that is waited for by the clock that nobody sets
 
 # --- The table: (name, members of a rule, what the worker is to make of it) ----------------------------------
