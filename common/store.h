@@ -48,11 +48,16 @@ const char *store_status_word(enum store_status status);
 
 enum store_area { STORE_ROSTER = 1, STORE_EXAMJOINT = 2, STORE_PROVIEW = 4, STORE_RATINGS = 8 };
 #define STORE_ALL (STORE_ROSTER | STORE_EXAMJOINT | STORE_PROVIEW | STORE_RATINGS)
+/* With the areas that are read: a process of one thread that asks once and ends (plain CGI). The roster is
+ * opened when it is first asked for, which most requests do without, and nothing is set aside for later. */
+#define STORE_BRIEF 0x100u
 
 /* `url` is "sqlite:FOLDER". Areas are bits of enum store_area. `why` gets a sentence for people. */
 enum store_status store_open(const char *url, unsigned write_areas, unsigned read_areas, int64_t lock_wait_ms,
                              struct store **out, struct buf *why);
 void store_free(struct store *store);
+/* In place of store_free() where the process ends at once, which closes and frees the rest. Takes NULL. */
+void store_leave(struct store *store);
 /* What the last call that failed has to say, for a log. Never NULL. */
 const char *store_message(const struct store *store);
 /* Creates what is missing, brings every area to this version's schema. Says what it did in `said`. */
@@ -461,6 +466,11 @@ struct store_removed {
 typedef bool store_told_fn(void *context, int64_t gone);
 enum store_status store_account_remove(struct store *store, const char *account, store_told_fn *told,
                                        void *context, struct store_removed *removed);
+/* The place of the newest session among all, and how many of an account's that came behind such a place have
+   a rating. Area: ratings. */
+enum store_status store_sessions_last(struct store *store, int64_t *place);
+enum store_status store_account_rated(struct store *store, const char *account, int64_t behind,
+                                      int64_t *rated);
 
 /* A whole, checked copy of every area into a folder that does not exist yet or is empty. Accounts' tokens are
  * left out, as the key is: they are no one else's. */

@@ -25,7 +25,7 @@
 /* Above this, whoever commits moves the log into the file. */
 #define WAL_BYTES_MAX (4 * 1024 * 1024)
 /* A program that ends leaves no more than this to be read by the next. */
-#define WAL_BYTES_LEFT (512 * 1024)
+#define WAL_BYTES_LEFT (256 * 1024)
 /* While readers are in the way, another try is made only after this much more. */
 #define WAL_RETRY_BYTES (1024 * 1024)
 /* Above this, who only reads rests a little before each page: readers that follow each other without a gap
@@ -903,16 +903,28 @@ bool store_id_read(const char *id, char letter, int64_t *number)
 /* --- Opening -----------------------------------------------------------------------------------------------
  */
 
-static enum store_status open_area(struct store *store, const char *url, enum store_area area, bool writable)
+static enum store_status open_area(struct store *store, const char *url, enum store_area area, bool writable,
+                                   bool brief)
 {
     struct store_file *file = store_file_of(store, area);
     if (!store_file_name(url, area, file))
         return store_say(store, STORE_ERROR, "\"%s\" is not sqlite:FOLDER", url);
     file->writable = writable;
     if (area == STORE_ROSTER)
-        return store_roster_reopen(store);
+        return brief ? STORE_OK : store_roster_reopen(store);
     enum store_status status = store_file_connect(store, file, writable);
     return status == STORE_OK && writable ? open_lock(store, file) : status;
+}
+
+/* SQLite prepares memory for many pages and statements with each connection, and for threads: dozens of page
+   faults and thousands of locks, where a process answers one request. Too late, and harmless, once it is in
+   use. */
+static void set_nothing_aside(void)
+{
+    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);
+    sqlite3_config(SQLITE_CONFIG_PAGECACHE, NULL, 0, 0);
 }
 
 enum store_status store_open(const char *url, unsigned write_areas, unsigned read_areas, int64_t lock_wait_ms,
@@ -921,6 +933,9 @@ enum store_status store_open(const char *url, unsigned write_areas, unsigned rea
     struct store *store = xcalloc(1, sizeof *store);
     store->lock_wait_ms = lock_wait_ms;
     enum store_status status = STORE_OK;
+    bool brief = (read_areas & STORE_BRIEF) != 0;
+    if (brief)
+        set_nothing_aside();
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         struct store_file *file = store_file_of(store, places[i].area);
         file->area = places[i].area;
@@ -929,7 +944,7 @@ enum store_status store_open(const char *url, unsigned write_areas, unsigned rea
     for (size_t i = 0; i < sizeof places / sizeof places[0] && status == STORE_OK; i++) {
         unsigned bit = (unsigned)places[i].area;
         if ((write_areas | read_areas) & bit)
-            status = open_area(store, url, places[i].area, (write_areas & bit) != 0);
+            status = open_area(store, url, places[i].area, (write_areas & bit) != 0, brief);
     }
     if (status == STORE_OK) {
         *out = store;
@@ -1116,16 +1131,22 @@ void store_round_abandon(struct store *store)
     store_file_unlock(file);
 }
 
-void store_free(struct store *store)
+void store_leave(struct store *store)
 {
     if (!store)
         return;
     store_round_abandon(store);
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        struct store_file *file = store_file_of(store, places[i].area);
-        leave_a_short_log(store, file);
-        store_file_release(file);
-    }
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        leave_a_short_log(store, store_file_of(store, places[i].area));
+}
+
+void store_free(struct store *store)
+{
+    if (!store)
+        return;
+    store_leave(store);
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        store_file_release(store_file_of(store, places[i].area));
     buf_release(&store->message);
     free(store);
 }

@@ -58,9 +58,46 @@ static enum route_next examjoint_declared(void *state, struct request *request, 
     return authenticate(examjoint, request, reply);
 }
 
+/* An event we do not know that carries `fields` may be a verification under another name: a bare {} would let
+ * the candidate in, and nobody checked anything. */
+static bool may_be_verification(const struct examjoint_request *data)
+{
+    const struct json *root = json_root(data->doc);
+    for (size_t i = 0; data->event.kind == EVENT_UNKNOWN && i < json_count(root); i++) {
+        if (strcasecmp(json_key_at(root, i), "fields") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool examjoint_prepare(void *state, struct buf *why)
+{
+    struct examjoint *examjoint = state;
+    return examjoint->languages ||
+           languages_load(examjoint->config->languages, examjoint->config->default_language,
+                          &examjoint->languages, why);
+}
+
+/* Whether the answer may need words for a candidate, and they cannot be read: then the reply says so. */
+static bool lacks_words(struct examjoint *examjoint, const struct examjoint_request *data,
+                        struct reply *reply)
+{
+    struct buf why = BUF_INIT;
+    if (examjoint->languages || data->trouble != EVENT_OK ||
+        (data->event.kind != EVENT_VERIFY && !may_be_verification(data)) ||
+        examjoint_prepare(examjoint, &why)) {
+        return false;
+    }
+    log_error("verifications are refused", LOG_S("reason", buf_str(&why)));
+    buf_release(&why);
+    reply_not_configured(reply);
+    return true;
+}
+
 static enum route_next examjoint_check(void *state, struct request *request, struct reply *reply)
 {
-    (void)state;
+    struct examjoint *examjoint = state;
     struct examjoint_request *data = request->route_data;
     if (!request->body_complete) {
         return reply_refuse(reply, 400, "incomplete_body");
@@ -74,7 +111,7 @@ static enum route_next examjoint_check(void *state, struct request *request, str
     if (data->trouble != EVENT_OK) {
         event_glimpse(root, &data->event);
     }
-    return ROUTE_STORE;
+    return lacks_words(examjoint, data, reply) ? ROUTE_REPLY : ROUTE_STORE;
 }
 
 /* An event that is no verification, or anything that is quarantined: one row with the redacted body. */
@@ -115,19 +152,6 @@ static enum store_status keep(struct examjoint *examjoint, const struct request 
     buf_release(&reason);
     buf_release(&body);
     return status;
-}
-
-/* An event we do not know that carries `fields` may be a verification under another name: a bare {} would let
- * the candidate in, and nobody checked anything. */
-static bool may_be_verification(const struct examjoint_request *data)
-{
-    const struct json *root = json_root(data->doc);
-    for (size_t i = 0; data->event.kind == EVENT_UNKNOWN && i < json_count(root); i++) {
-        if (strcasecmp(json_key_at(root, i), "fields") == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static enum route_next examjoint_store(void *state, struct request *request, struct reply *reply,
@@ -196,9 +220,6 @@ static void *examjoint_open(const struct config *config, struct store *store, st
     examjoint->config = config;
     examjoint->store = store;
     examjoint->previous = xcalloc(config->examjoint_count + 1, sizeof *examjoint->previous);
-    if (!languages_load(config->languages, config->default_language, &examjoint->languages, why)) {
-        goto out;
-    }
     enum store_status status = store_identity_key(store, examjoint->identity_key);
     if (status != STORE_OK) {
         buf_addf(why, "the key of unknown identities cannot be read (%s): %s", store_status_word(status),
@@ -226,5 +247,6 @@ const struct route examjoint_route = {
     .resume = examjoint_resume,
     .release = examjoint_release,
     .open = examjoint_open,
+    .prepare = examjoint_prepare,
     .close = examjoint_close,
 };

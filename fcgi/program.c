@@ -145,6 +145,13 @@ bool request_refuse_early(const struct request *request, int64_t body_limit_byte
     return reply->status != 0;
 }
 
+void reply_not_configured(struct reply *reply)
+{
+    reply_error(reply, 503, "not_configured", NULL);
+    reply->header_name = "Retry-After";
+    reply->header_value = RETRY_AFTER_S;
+}
+
 void reply_not_stored(struct reply *reply, struct store *store, enum store_status status)
 {
     reply_error(reply, 503, status == STORE_FULL ? "store_full" : "not_stored", NULL);
@@ -231,9 +238,7 @@ bool program_place(struct program *program, const struct request *request, struc
         look_at_root(program, root ? root : "");
     if (!program->root_refused)
         return true;
-    reply->header_name = "Retry-After";
-    reply->header_value = RETRY_AFTER_S;
-    reply_error(reply, 503, "not_configured", NULL);
+    reply_not_configured(reply);
     return false;
 }
 

@@ -45,7 +45,7 @@ struct program *program_read_again(const struct program *old, struct buf *why)
     if (!config_load(old->config->path, old->route->role, &fresh->config, why))
         goto fail;
     fresh->state = fresh->route->open(fresh->config, fresh->store, why);
-    if (!fresh->state)
+    if (!fresh->state || (fresh->route->prepare && !fresh->route->prepare(fresh->state, why)))
         goto fail;
     keep_what_cannot_change(fresh->config, old->config);
     return fresh;

@@ -62,6 +62,8 @@ enum route_next reply_refuse(struct reply *reply, int status, const char *word);
 /* What every route asks of the headers before it looks for a secret: 405 with Allow for anything but POST,
  * 400 for a length that is none, 413 for one over the limit. True: refused, the reply is decided. */
 bool request_refuse_early(const struct request *request, int64_t body_limit_bytes, struct reply *reply);
+/* 503 with Retry-After: the configuration is to blame. */
+void reply_not_configured(struct reply *reply);
 /* 503 with Retry-After for a store that said no; logs it. */
 void reply_not_stored(struct reply *reply, struct store *store, enum store_status status);
 
@@ -92,6 +94,9 @@ struct route {
     void (*release)(void *state, struct request *request, const struct reply *reply);
     /* Makes the state for a configuration and an open store; NULL with `why`. */
     void *(*open)(const struct config *config, struct store *store, struct buf *why);
+    /* Reads what most requests do without. Called after `open` by who serves many; under plain CGI the route
+     * does it when a request needs it. May be NULL; false with `why`. */
+    bool (*prepare)(void *state, struct buf *why);
     void (*close)(void *state);
 };
 

@@ -660,6 +660,31 @@ def test_plain_cgi_keeps_the_same_promises(program):
     assert [(r["source"], r["deliveries"]) for r in rows] == [("examjoint", 2), ("examjoint", 1), ("proview", 1)]
 
 
+def test_plain_cgi_keeps_events_without_what_only_verifications_need(program):
+    """Each request starts a program: an event needs neither the roster nor the texts, so neither can refuse it."""
+    verify = json.dumps({"event": "verify_respondent", "exam_id": "e",
+                         "fields": [{"position": 0, "value": "nobody"}, {"position": 1, "value": "x"}]}).encode()
+    unknown = json.dumps({"event": "verify_again", "exam_id": "e", "fields": []}).encode()
+    texts = program.folder / "texts"
+    texts.mkdir()
+    (texts / "en.txt").write_text("no text at all\n")
+    conf = program.config.read_text()
+    program.config.write_text(conf + f"[verify]\nlanguages = {texts}\n")
+    refused = (503, {"error": "not_configured"})
+    assert cgi(program, "examjoint", post(verify, **SECRETS), verify) == refused
+    assert cgi(program, "examjoint", post(unknown, **SECRETS), unknown) == refused
+    assert cgi(program, "examjoint", post(event(1), **SECRETS), event(1)) == (200, {})
+    program.config.write_text(conf)
+    roster = program.folder / "store/roster/roster.db"
+    roster.rename(roster.with_name("elsewhere.db"))
+    assert cgi(program, "examjoint", post(verify, **SECRETS), verify) == (503, {"error": "not_stored"})
+    assert cgi(program, "examjoint", post(event(2), **SECRETS), event(2)) == (200, {})
+    roster.with_name("elsewhere.db").rename(roster)
+    status, answer = cgi(program, "examjoint", post(verify, **SECRETS), verify)
+    assert status == 200 and answer["errorMessage"]
+    assert {e["respondent_id"] for e in program.stored() if e["respondent_id"]} == {"r1", "r2"}
+
+
 def test_cgi_without_a_configuration_says_so(tmp_path):
     done = subprocess.run([BUILD / "examjoint.fcgi"], input=b"", capture_output=True,
                           env={"GATEWAY_INTERFACE": "CGI/1.1", "EXAMHOOK_CONF": os.fspath(tmp_path / "none")})
