@@ -35,7 +35,6 @@ import itertools
 import json
 import os
 import re
-import secrets
 import shutil
 import signal
 import sqlite3
@@ -264,6 +263,12 @@ class Work:
         if process.returncode:
             self.trouble.append("%s: %d %s" % (" ".join(arguments), process.returncode, said[-500:]))
 
+    def tidy(self):
+        """Files that grew are removed while nothing is measured: that is no work of ours, and it keeps a disk busy."""
+        shutil.rmtree(self.site.path("backup"), ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.site.path("out"))
+
     def repeat(self, *arguments):
         end = time.monotonic() + self.options.least
         while time.monotonic() < end:
@@ -291,9 +296,7 @@ class Work:
         self.run("export", "--format", "csv", name="out")
 
     def do_backup(self):
-        folder = self.site.path("backup-" + secrets.token_hex(4))
-        self.run("backup", folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        self.run("backup", self.site.path("backup"))
 
     def do_purge(self):
         self.run("purge", "--older-than", str(PURGE_DAYS))
@@ -458,7 +461,7 @@ class Bench:
         prepare = getattr(self.work, "before_" + name, None)
         if prepare:
             prepare()
-            time.sleep(0.5)
+        time.sleep(0.5)
         before = self.measured(lambda: time.sleep(self.options.quiet))
         begin = time.monotonic()
         busy = self.measured(getattr(self.work, "do_" + name))
@@ -471,6 +474,7 @@ class Bench:
             max(before.longest, after.longest), before.stalled_ms + after.stalled_ms, busy.stalled_ms, one.gross,
             one.net, one.excluded, self.work.note), flush=True)
         self.work.note = ""
+        self.work.tidy()
         return one
 
     def kind(self, name):
