@@ -137,7 +137,7 @@ def markdown(result):
         syncs = [one["fdatasync_s"] for one in part["before_each_round"]]
         lines += ["", "## %s" % part["title"]]
         if syncs:
-            lines += ["", "%d rounds; before each, the disk took %d-%d fdatasync/s." % (len(syncs), min(syncs), max(syncs))]
+            lines += ["", "Rounds: %d; before each, the disk took %d-%d fdatasync/s." % (len(syncs), min(syncs), max(syncs))]
         lines += part["report"]
     targets = [target for part in result["parts"].values() for target in part["targets"]]
     lines += ["", "## Targets", "", "| what | target | got | |", "|---|---|---|---|"]
