@@ -259,10 +259,15 @@ static void digest_key(const char *kind, const char *account, const unsigned cha
     crypto_hash_sha256_final(&state, key);
 }
 
+bool event_key_of_body(const struct event *event)
+{
+    return event->kind == EVENT_UNKNOWN || event->kind == EVENT_VERIFY;
+}
+
 void event_key(const char *account, const struct event *event, const unsigned char body_digest[32],
                unsigned char key[EVENT_KEY_BYTES])
 {
-    if (event->kind == EVENT_UNKNOWN || event->kind == EVENT_VERIFY) {
+    if (event_key_of_body(event)) {
         digest_key("unknown", account, body_digest, key);
         return;
     }

@@ -74,6 +74,8 @@ void event_positions(const struct json *fields, struct buf *out);
  * over account, event, respondent_id, exam_id and admittedOn, each with its length in front. For any other
  * event: over the account and body_digest, the keyed digest of the raw body (throttle_body_digest()).
  */
+/* Whether body_digest counts for this event's key. */
+bool event_key_of_body(const struct event *event);
 void event_key(const char *account, const struct event *event, const unsigned char body_digest[32],
                unsigned char key[EVENT_KEY_BYTES]);
 /* The key of a quarantined body: a vendor that repeats it fills no disk. */

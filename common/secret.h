@@ -30,7 +30,8 @@ enum secret_match { SECRET_NO = 0, SECRET_CURRENT, SECRET_PREVIOUS };
 void secret_set(struct secret *s, const char *value, size_t len);
 /* `given` may be NULL (the header was not sent): SECRET_NO. Both secrets are always compared. */
 enum secret_match secret_check(const struct secret_pair *pair, const char *given, size_t len);
-/* Two byte strings, neither of them kept as a secret (a client id, say). Constant time like the above. */
+/* Two byte strings, neither of them kept as a secret (a client id, say): `a` is configured, `b` was sent.
+ * Constant time like the above. */
 bool secret_equal(const char *a, size_t a_len, const char *b, size_t b_len);
 
 #endif

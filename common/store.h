@@ -76,6 +76,9 @@ char *store_area_folder(const char *url, enum store_area area);
 enum store_status store_round_begin(struct store *store, enum store_area area);
 /* A step of the round; steps do not nest. keep = false undoes what the step wrote. */
 enum store_status store_step_begin(struct store *store);
+/* The same for a step that calls store_event_add() once and writes nothing else: what it would need to be
+   undone is kept only where it must be. */
+enum store_status store_step_begin_event(struct store *store);
 enum store_status store_step_end(struct store *store, bool keep);
 /* Ends the round either way. Only STORE_OK means that it is there and durable; anything else: treat as not
  * stored. */
@@ -107,6 +110,9 @@ struct store_event {
     const unsigned char *erased_key; /* the key of one that was erased, see STORE_ERASED; NULL: not asked */
 };
 
+/* In a round: whether there is an erased event at all, so that an event may be a repeat of it. Where nobody
+   else writes it is looked up once. */
+enum store_status store_events_erased(struct store *store, bool *some);
 /* In a step. A repeat of an erased event is counted on what is left of that. A second one with the same key
    is a delivery of the first: its time is kept, and its body where it differs from the first's, for the first
    STORE_DELIVERIES_KEPT; then only counted. *repeat may be NULL.

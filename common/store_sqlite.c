@@ -38,7 +38,8 @@ enum {
     STATEMENT_COMMIT,
     STATEMENT_STEP,
     STATEMENT_STEP_KEEP,
-    STATEMENT_STEP_UNDO
+    STATEMENT_STEP_UNDO,
+    STATEMENT_DATA_VERSION
 };
 
 const char *store_status_word(enum store_status status)
@@ -449,6 +450,7 @@ void store_file_disconnect(struct store_file *file)
     sqlite3_close_v2(file->db);
     file->db = NULL;
     file->suspect = false;
+    file->erased_known = false;
 }
 
 static void wait_at_most(const struct store_file *file, int64_t ms)
@@ -931,6 +933,10 @@ enum store_status store_open(const char *url, unsigned write_areas, unsigned rea
                              struct store **out, struct buf *why)
 {
     struct store *store = xcalloc(1, sizeof *store);
+    /* One thread has the store: no locks round each allocation, and nobody asks how many there were. Refused,
+       and of no account, once SQLite is in use. */
+    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     store->lock_wait_ms = lock_wait_ms;
     enum store_status status = STORE_OK;
     bool brief = (read_areas & STORE_BRIEF) != 0;
@@ -989,6 +995,7 @@ enum store_status store_round_begin(struct store *store, enum store_area area)
     }
     store->round = file;
     store->round_failed = STORE_OK;
+    store->erased_fresh = false;
     return STORE_OK;
 }
 
@@ -1006,10 +1013,40 @@ enum store_status store_step_begin(struct store *store)
     return round_run(store, store->round, STATEMENT_STEP, "SAVEPOINT step", "beginning a step");
 }
 
+enum store_status store_step_begin_event(struct store *store)
+{
+    if (!store->round)
+        return store_say(store, STORE_ERROR, "a step outside a round");
+    store->step_event = true;
+    store->step_wrote = false;
+    return store->round_failed;
+}
+
+enum store_status store_step_savepoint(struct store *store)
+{
+    if (!store->step_event)
+        return STORE_OK;
+    enum store_status status = store_step_begin(store);
+    if (status == STORE_OK)
+        store->step_event = false;
+    return status;
+}
+
+/* One statement, which SQLite undoes by itself when it fails, was all that was written. */
+static enum store_status end_step_of_event(struct store *store, bool keep)
+{
+    store->step_event = false;
+    if (!keep && store->step_wrote && store->round_failed == STORE_OK)
+        store->round_failed = store_say(store, STORE_ERROR, "an event that is there cannot be undone alone");
+    return store->round_failed;
+}
+
 enum store_status store_step_end(struct store *store, bool keep)
 {
     if (!store->round)
         return store_say(store, STORE_ERROR, "a step outside a round");
+    if (store->step_event)
+        return end_step_of_event(store, keep);
     enum store_status status = STORE_OK;
     if (!keep)
         status = round_run(store, store->round, STATEMENT_STEP_UNDO, "ROLLBACK TO step", "undoing a step");
@@ -1018,6 +1055,23 @@ enum store_status store_step_end(struct store *store, bool keep)
     /* What cannot be undone must not be committed with the rest. */
     if (status != STORE_OK && store->round_failed == STORE_OK)
         store->round_failed = status;
+    return status;
+}
+
+enum store_status store_data_version(struct store *store, struct store_file *file, int64_t *version)
+{
+    enum store_status status = store_in_round(store, file);
+    if (status != STORE_OK)
+        return status;
+    sqlite3_stmt *statement =
+        store_statement(store, file, STATEMENT_DATA_VERSION, "PRAGMA data_version", &status);
+    if (!statement)
+        return status;
+    if (sqlite3_step(statement) == SQLITE_ROW)
+        *version = sqlite3_column_int64(statement, 0);
+    else
+        status = store_fail(store, file, "reading");
+    sqlite3_reset(statement);
     return status;
 }
 
@@ -1093,6 +1147,7 @@ static void end_round(struct store *store)
     struct store_file *file = store->round;
     store->round = NULL;
     store->round_failed = STORE_OK;
+    store->step_event = false;
     /* A listing left unfinished would hold an old picture of the file. */
     for (size_t i = 0; i < STORE_STATEMENTS && file->db; i++)
         if (file->statements[i] && sqlite3_stmt_busy(file->statements[i]))

@@ -64,6 +64,9 @@ struct store_file {
     int wal_tried;  /* the frames there were when a checkpoint was last tried in vain */
     int page_bytes;
     sqlite3_stmt *statements[STORE_STATEMENTS];
+    /* Events: what was found when the data were of that version, which tells when another has written. */
+    bool erased_known, erased_some;
+    int64_t erased_version;
     /* The files that are open, to notice that one was removed, cut or replaced: the store, and (st_ino 0: not
        seen) its write-ahead log with its index, of which SQLite never looks again whether they are there. */
     struct stat seen, seen_log, seen_index;
@@ -74,6 +77,8 @@ struct store {
     int64_t lock_wait_ms;
     int64_t log_bytes_max; /* a commit that finds a longer log moves it into the file; 0: the usual length */
     struct store_file *round;       /* whose round runs, NULL: none */
+    bool erased_fresh;              /* no other can write in this round: it was asked already */
+    bool step_event, step_wrote;    /* a step of one event; its row is written, and cannot be undone alone */
     enum store_status round_failed; /* SQLite gave the round up: nothing more is written in it */
     struct buf message;
 };
@@ -140,6 +145,11 @@ enum store_status store_say(struct store *store, enum store_status status, const
 enum store_status store_say_errno(struct store *store, const char *doing);
 /* Maps SQLite's last result on this file to a status and keeps the message ("doing: what SQLite said"). */
 enum store_status store_fail(struct store *store, struct store_file *file, const char *doing);
+
+/* From here on what the step writes can be undone, where it began as a step of one event. */
+enum store_status store_step_savepoint(struct store *store);
+/* A number that is another one after somebody else has written. In a round. */
+enum store_status store_data_version(struct store *store, struct store_file *file, int64_t *version);
 
 /* What writes within a round needs one, in its own area: STORE_ERROR otherwise. */
 enum store_status store_in_round(struct store *store, const struct store_file *file);

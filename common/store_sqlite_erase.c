@@ -120,6 +120,8 @@ enum store_status store_event_erase(struct store *store, const char *id,
         status = run(store, file, "DELETE FROM deliveries WHERE event_id = ?5", &arguments, NULL);
     if (status == STORE_OK && has_key)
         status = put_key(store, file, &arguments, key);
+    file->erased_known = false;
+    store->erased_fresh = false;
     return status;
 }
 

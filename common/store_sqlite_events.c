@@ -143,18 +143,32 @@ static enum store_status count_erased(struct store *store, struct store_file *fi
     return status;
 }
 
-enum store_status store_event_add(struct store *store, const struct store_event *event, bool *repeat)
+enum store_status store_events_erased(struct store *store, bool *some)
 {
     struct store_file *file = &store->examjoint;
-    bool there = false;
-    enum store_status status = store_in_round(store, file);
-    if (status == STORE_OK && event->erased_key)
-        status = count_erased(store, file, event, &there);
-    if (status != STORE_OK || there) {
-        if (status == STORE_OK && repeat)
-            *repeat = true;
-        return status;
+    int64_t version = 0, found = 0;
+    enum store_status status = STORE_OK;
+    if (!store->erased_fresh)
+        status = store_data_version(store, file, &version);
+    if (status == STORE_OK && !store->erased_fresh &&
+        !(file->erased_known && file->erased_version == version)) {
+        status = store_number(
+            store, file, "SELECT EXISTS(SELECT 1 FROM events WHERE identity = '" STORE_ERASED "')", &found);
+        file->erased_known = status == STORE_OK;
+        file->erased_some = found != 0;
+        file->erased_version = version;
     }
+    store->erased_fresh = status == STORE_OK;
+    if (status == STORE_OK)
+        *some = file->erased_some;
+    return status;
+}
+
+/* There is nothing under the event's key, and it is put there; or *there. */
+static enum store_status insert_event(struct store *store, struct store_file *file,
+                                      const struct store_event *event, bool *there)
+{
+    enum store_status status = STORE_OK;
     sqlite3_stmt *statement =
         store_statement(store, file, INSERT_EVENT,
                         "INSERT INTO events(received_at, last_received_at, account, event, exam_id,"
@@ -167,11 +181,29 @@ enum store_status store_event_add(struct store *store, const struct store_event 
     bind_event(statement, event);
     sqlite3_bind_int64(statement, 13, event->received_at_ms);
     status = store_run(store, file, statement, "storing an event");
-    if (status != STORE_OK)
-        return status;
-    there = sqlite3_changes64(file->db) == 0;
-    if (there)
+    if (status == STORE_OK)
+        *there = sqlite3_changes64(file->db) == 0;
+    return status;
+}
+
+enum store_status store_event_add(struct store *store, const struct store_event *event, bool *repeat)
+{
+    struct store_file *file = &store->examjoint;
+    bool there = false, counted = false;
+    enum store_status status = store_in_round(store, file);
+    if (status == STORE_OK && store->step_event && store->step_wrote)
+        status = store_say(store, STORE_ERROR, "a second event in a step of one");
+    if (status == STORE_OK && event->erased_key)
+        status = count_erased(store, file, event, &counted);
+    if (status == STORE_OK && !counted)
+        status = insert_event(store, file, event, &there);
+    if (status == STORE_OK && !there)
+        store->step_wrote = true;
+    if (status == STORE_OK && there)
+        status = store_step_savepoint(store);
+    if (status == STORE_OK && there)
         status = add_delivery(store, file, event);
+    there = there || counted;
     if (status == STORE_OK && repeat)
         *repeat = there;
     return status;

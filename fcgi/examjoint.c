@@ -46,6 +46,16 @@ static enum route_next authenticate(struct examjoint *examjoint, struct request 
     return ROUTE_STORE;
 }
 
+static bool is_verification(const struct examjoint_request *data)
+{
+    return data->trouble == EVENT_OK && data->event.kind == EVENT_VERIFY;
+}
+
+static bool examjoint_one_event(const struct request *request)
+{
+    return !is_verification(request->route_data);
+}
+
 static enum route_next examjoint_declared(void *state, struct request *request, struct reply *reply)
 {
     struct examjoint *examjoint = state;
@@ -120,19 +130,26 @@ static enum store_status keep(struct examjoint *examjoint, const struct request 
 {
     struct buf body = BUF_INIT;
     struct buf reason = BUF_INIT;
-    unsigned char digest[32], key[EVENT_KEY_BYTES], erased_key[EVENT_KEY_BYTES];
+    unsigned char digest[32] = {0}, key[EVENT_KEY_BYTES], erased_key[EVENT_KEY_BYTES];
     const char *account = data->account->name;
     bool quarantined = data->trouble != EVENT_OK;
 
+    (void)buf_room(&body, request->body.len); /* most are no longer than they came */
     json_write(&body, json_root(data->doc), true);
-    throttle_body_digest(examjoint->identity_key, buf_str(&request->body), request->body.len, digest);
+    if (quarantined || event_key_of_body(&data->event)) {
+        throttle_body_digest(examjoint->identity_key, buf_str(&request->body), request->body.len, digest);
+    }
     if (quarantined) {
         buf_addf(&reason, "%s:%s", event_status_word(data->trouble), data->member);
         event_key_quarantined(account, digest, key);
     } else {
         event_key(account, &data->event, digest, key);
     }
-    throttle_erased_key(examjoint->identity_key, key, erased_key);
+    bool erased = false;
+    enum store_status status = store_events_erased(examjoint->store, &erased);
+    if (erased) {
+        throttle_erased_key(examjoint->identity_key, key, erased_key);
+    }
     struct store_event event = {
         .received_at_ms = request->received_at_ms,
         .account = account,
@@ -146,9 +163,11 @@ static enum store_status keep(struct examjoint *examjoint, const struct request 
         .body = buf_str(&body),
         .quarantined = quarantined,
         .key = key,
-        .erased_key = erased_key,
+        .erased_key = erased ? erased_key : NULL,
     };
-    enum store_status status = store_event_add(examjoint->store, &event, NULL);
+    if (status == STORE_OK) {
+        status = store_event_add(examjoint->store, &event, NULL);
+    }
     buf_release(&reason);
     buf_release(&body);
     return status;
@@ -159,7 +178,7 @@ static enum route_next examjoint_store(void *state, struct request *request, str
 {
     struct examjoint *examjoint = state;
     struct examjoint_request *data = request->route_data;
-    if (data->trouble == EVENT_OK && data->event.kind == EVENT_VERIFY) {
+    if (is_verification(data)) {
         return verify_store(examjoint, request, reply, job);
     }
     enum store_status status = keep(examjoint, request, data);
@@ -243,6 +262,7 @@ const struct route examjoint_route = {
     .area = STORE_EXAMJOINT,
     .declared = examjoint_declared,
     .check = examjoint_check,
+    .one_event = examjoint_one_event,
     .store = examjoint_store,
     .resume = examjoint_resume,
     .release = examjoint_release,

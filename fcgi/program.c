@@ -256,7 +256,9 @@ enum route_next program_step(const struct program *program, struct request *requ
                              struct hash_job *job, bool resume)
 {
     enum route_next next = ROUTE_REPLY;
-    enum store_status status = store_step_begin(program->store);
+    bool one_event = !resume && program->route->one_event && program->route->one_event(request);
+    enum store_status status =
+        one_event ? store_step_begin_event(program->store) : store_step_begin(program->store);
 
     if (status == STORE_OK) {
         if (resume)

@@ -87,6 +87,8 @@ struct route {
     enum route_next (*declared)(void *state, struct request *request, struct reply *reply);
     /* The body is there: real length, JSON, members. */
     enum route_next (*check)(void *state, struct request *request, struct reply *reply);
+    /* Whether `store` adds one event and writes nothing else: such a step costs less. NULL: never. */
+    bool (*one_event)(const struct request *request);
     enum route_next (*store)(void *state, struct request *request, struct reply *reply, struct hash_job *job);
     /* NULL: no request of this route asks for a password check. */
     void (*resume)(void *state, struct request *request, struct reply *reply, const struct hash_job *job);

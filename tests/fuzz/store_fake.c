@@ -77,10 +77,26 @@ enum store_status store_step_begin(struct store *store)
     return status;
 }
 
+enum store_status store_step_begin_event(struct store *store)
+{
+    store->step_of_event = true;
+    return store_step_begin(store);
+}
+
+enum store_status store_events_erased(struct store *store, bool *some)
+{
+    MUST(store->round);
+    enum store_status status = say(store);
+    if (status == STORE_OK)
+        *some = true;
+    return status;
+}
+
 enum store_status store_step_end(struct store *store, bool keep)
 {
     MUST(store->step);
-    store->step = false;
+    MUST(!store->step_of_event || keep || !store->step_rows.len);
+    store->step = store->step_of_event = false;
     enum store_status status = say(store);
     store->kept = status == STORE_OK && keep;
     if (store->kept)
@@ -125,6 +141,7 @@ static void add_text(struct store *store, const char *name, const char *text)
 enum store_status store_event_add(struct store *store, const struct store_event *event, bool *repeat)
 {
     MUST(store->step && event->account && event->received_at_ms > 0);
+    MUST(!store->step_of_event || !store->step_rows.len);
     enum store_status status = say(store);
     if (status != STORE_OK)
         return status;

@@ -13,6 +13,7 @@ struct store {
     unsigned calls, fail_at; /* the fail_at-th call from now fails, from 1; 0: none */
     enum store_status fail_with;
     bool round, step;
+    bool step_of_event;                     /* it adds one event and writes nothing else */
     bool kept;                              /* the last step was kept */
     struct buf step_rows, round_rows, rows; /* every text of a row, a line each; `rows` is committed */
     unsigned commits;

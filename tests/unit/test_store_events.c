@@ -228,6 +228,51 @@ static void repeats_within_one_round(void **state)
     assert_int_equal(seen.count, 1);
 }
 
+/* A step of one event, and one that has to be undone beside it. */
+static void steps_of_one_event(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    struct store_event events[] = {admission(0), admission(0), admission(1), admission(2), admission(0)};
+    bool repeat;
+    events[1].body = "{\"n\":2}";
+    assert_stored(store, store_round_begin(store, STORE_EXAMJOINT));
+    for (int i = 0; i < 5; i++) {
+        assert_stored(store, i == 2 ? store_step_begin(store) : store_step_begin_event(store));
+        assert_stored(store, store_event_add(store, &events[i], &repeat));
+        assert_int_equal(repeat, i == 1 || i == 4);
+        /* The last is a repeat, which writes more than one row. */
+        assert_stored(store, store_step_end(store, i != 2 && i != 4));
+    }
+    assert_stored(store, store_round_commit(store));
+    struct store_filter all = {0};
+    struct seen rows = list(store, &all, 10);
+    assert_int_equal(rows.count, 2);
+    forget(&rows);
+    struct deliveries seen = {0};
+    assert_stored(store, store_deliveries(store, "e1", see_delivery, &seen));
+    assert_int_equal(seen.count, 1);
+    assert_string_equal(seen.last_body, "{\"n\":2}");
+}
+
+/* What was not meant for such a step never takes what is wrong into the commit. */
+static void a_step_of_one_event_is_of_one(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    struct store_event first = admission(0), second = admission(1);
+    assert_stored(store, store_round_begin(store, STORE_EXAMJOINT));
+    assert_stored(store, store_step_begin_event(store));
+    assert_stored(store, store_event_add(store, &first, NULL));
+    assert_int_equal(store_event_add(store, &second, NULL), STORE_ERROR);
+    assert_int_equal(store_step_end(store, false), STORE_ERROR);
+    assert_int_equal(store_step_begin_event(store), STORE_ERROR);
+    assert_int_equal(store_round_commit(store), STORE_ERROR);
+    struct store_filter all = {0};
+    struct seen rows = list(store, &all, 10);
+    assert_int_equal(rows.count, 0);
+    forget(&rows);
+    assert_int_equal(store_step_begin_event(store), STORE_ERROR);
+}
+
 static void a_hundred_deliveries_are_kept(void **state)
 {
     struct store *store = ((struct scratch *)*state)->store;
@@ -892,6 +937,8 @@ int main(void)
         scratch_test(every_member_is_kept),
         scratch_test(a_repeat_is_a_delivery_of_the_first),
         scratch_test(repeats_within_one_round),
+        scratch_test(steps_of_one_event),
+        scratch_test(a_step_of_one_event_is_of_one),
         scratch_test(a_hundred_deliveries_are_kept),
         scratch_test(without_a_key_every_one_counts),
         scratch_test(deliveries_of_what_is_not_there),

@@ -320,6 +320,44 @@ static void erase_event(struct store *store, const char *id)
     end(store);
 }
 
+static bool some_erased(struct store *store)
+{
+    bool some = false;
+    assert_stored(store, store_round_begin(store, STORE_EXAMJOINT));
+    for (int i = 0; i < 2; i++)
+        assert_stored(store, store_events_erased(store, &some));
+    assert_stored(store, store_round_commit(store));
+    return some;
+}
+
+/* Another program erases, between two rounds of who asks. */
+static void whether_any_is_erased_is_known_at_once(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    assert_false(some_erased(store));
+    assert_false(put_event(store, "result_ready", "CANARY-1", "{}", NOW));
+    assert_false(put_event(store, "result_ready", "CANARY-2", "{}", NOW));
+    assert_false(some_erased(store));
+    struct store *other = scratch_open(scratch, STORE_EXAMJOINT, 0, 1000);
+    assert_false(some_erased(other));
+    erase_event(other, events(other, "CANARY-1").id);
+    assert_true(some_erased(store));
+    assert_true(some_erased(other));
+    assert_false(put_event(store, "result_ready", "CANARY-3", "{}", NOW));
+    assert_true(some_erased(other));
+    store_free(other);
+}
+
+static void who_erases_knows_it_as_well(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    assert_false(put_event(store, "result_ready", "CANARY-1", "{}", NOW));
+    assert_false(some_erased(store));
+    erase_event(store, events(store, "CANARY-1").id);
+    assert_true(some_erased(store));
+}
+
 static void an_erased_event_counts_and_its_repeat_is_counted_on_it(void **state)
 {
     struct scratch *scratch = *state;
@@ -588,6 +626,8 @@ int main(void)
         scratch_test(a_scrubbed_store_is_sound),
         scratch_test(a_reader_between_two_pages_is_not_in_the_way),
         scratch_test(nothing_of_who_left_the_roster_is_in_the_file),
+        scratch_test(whether_any_is_erased_is_known_at_once),
+        scratch_test(who_erases_knows_it_as_well),
         scratch_test(an_erased_event_counts_and_its_repeat_is_counted_on_it),
         scratch_test(an_erased_session_is_neither_fetched_nor_known_again),
         scratch_test(a_session_erased_before_it_was_taken_in_is_never_made),
