@@ -1070,6 +1070,82 @@ static void test_nothing_is_written_outside_a_round(void **state)
     assert_string_equal(lease(store, "w1", NOW, 5, &leased), "1 2");
 }
 
+static int64_t give_up(struct store *store, int64_t now, int64_t since, int64_t rated_by)
+{
+    int64_t count = -1;
+    const struct store_given_up given_up = {
+        .account = "acme",
+        .waiting_since_ms = since,
+        .rated_by_ms = rated_by,
+        .error = "login: timeout",
+        .now_ms = now,
+        .lease_ms = LEASE,
+        .max_ahead_ms = AHEAD,
+    };
+    assert_stored(store, store_round_begin(store, STORE_RATINGS));
+    assert_stored(store, store_sessions_give_up(store, &given_up, &count));
+    assert_stored(store, store_round_commit(store));
+    return count;
+}
+
+static void is_left(struct store *store, int number, const char *state, int64_t next, const char *error)
+{
+    struct shown shown;
+    show(store, number, &shown);
+    if (strcmp(shown.state, state) != 0 || shown.row.next_attempt_at_ms != next || shown.row.attempts > 1)
+        fail_msg("%d is %s, next at %lld", number, shown.state, (long long)shown.row.next_attempt_at_ms);
+    assert_string_equal(shown.error, error);
+}
+
+static void test_what_waits_in_vain_is_given_up(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    const struct hint hints[] = {{.number = 1}, {.number = 2, .open = true}, {.number = 3, .account = "lab"}};
+    const struct store_session_result rated = {.at_ms = NOW,
+                                               .state = "rated",
+                                               .next_attempt_at_ms = NOW + 1,
+                                               .usable = true,
+                                               .rating = "low",
+                                               .rating_raw = "low",
+                                               .counts = true};
+    const struct store_session_result far_off = {
+        .at_ms = NOW, .next_attempt_at_ms = NOW + 900 * DAY, .usable = true, .counts = true};
+    const struct store_session_result later = {
+        .at_ms = NOW, .next_attempt_at_ms = NOW + 2 * HOUR, .usable = true, .counts = true};
+    struct leased leased;
+    call_for(store, 4, NOW);
+    call_for(store, 5, NOW);
+    call_for(store, 6, NOW);
+    (void)lease(store, "w1", NOW, 3, &leased);
+    assert_stored(store, done(store, 4, rated));
+    assert_stored(store, done(store, 5, far_off));
+    assert_stored(store, done(store, 6, later));
+    call_for(store, 7, NOW);
+    assert_string_equal(lease(store, "w2", NOW, 1, &leased), "7");
+    callbacks(store, hints, 3);
+    assert_int_equal(intake(store, NOW), 3);
+    call_for(store, 8, NOW + HOUR);
+
+    assert_int_equal(give_up(store, NOW + 1, NOW - 1, NOW - 1), 0);
+    assert_int_equal(give_up(store, NOW + 1, NOW, NOW - 1), 3);
+    is_left(store, 1, "parked", 0, "login: timeout");
+    is_left(store, 2, "parked", 0, "login: timeout");
+    is_left(store, 5, "parked", 0, "login: timeout");
+    is_left(store, 3, "pending", NOW, "(none)");
+    is_left(store, 4, "rated", NOW + 1, "(none)");
+    is_left(store, 6, "pending", NOW + 2 * HOUR, "(none)");
+    is_left(store, 7, "pending", NOW, "(none)");
+    is_left(store, 8, "pending", NOW + HOUR, "(none)");
+    /* The lease is over, and the watch too. */
+    assert_int_equal(give_up(store, NOW + LEASE, NOW + 1, NOW), 2);
+    is_left(store, 7, "parked", 0, "login: timeout");
+    is_left(store, 4, "rated", 0, "login: timeout");
+    assert_int_equal(give_up(store, NOW + LEASE, NOW + 1, NOW), 0);
+    /* Whoever asks anew has it fetched. */
+    call_for(store, 1, NOW + DAY);
+    is_left(store, 1, "pending", NOW + DAY, "login: timeout");
+}
+
 static void test_logins(void **state)
 {
     struct scratch *scratch = *state;
@@ -1100,12 +1176,22 @@ static void test_logins(void **state)
     /* The lease was given back. */
     assert_stored(other, login_lease(other, "acme", "w2", NOW));
     login_put(other, "acme",
-              &(struct store_login){.blocked_until_ms = NOW + DAY, .failures = 2, .error = error});
+              &(struct store_login){.blocked_until_ms = NOW + DAY,
+                                    .failures = 2,
+                                    .error = error,
+                                    .failing_from_ms = NOW - DAY,
+                                    .failing_ms = HOUR});
     assert_stored(store, store_login_get(store, "acme", &login));
     assert_null(login.token);
     assert_int_equal(login.failures, 2);
     assert_int_equal(login.blocked_until_ms, NOW + DAY);
     assert_string_equal(login.error, "wrong password");
+    assert_int_equal(login.failing_from_ms, NOW - DAY);
+    assert_int_equal(login.failing_ms, HOUR);
+    store_login_release(&login);
+    login_put(other, "acme", &(struct store_login){.token = token});
+    assert_stored(store, store_login_get(store, "acme", &login));
+    assert_int_equal(login.failing_from_ms, 0);
     store_login_release(&login);
     store_login_release(NULL);
     store_free(other);
@@ -1147,6 +1233,7 @@ int main(void)
         scratch_test(test_a_round_fits_into_a_listing),
         scratch_test(test_purge),
         scratch_test(test_nothing_is_written_outside_a_round),
+        scratch_test(test_what_waits_in_vain_is_given_up),
         scratch_test(test_logins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
