@@ -37,7 +37,7 @@ WORKERS = ("username", "password", "app_id")
 ROSTER = "id,password,name\n1001,horse,Ada\n"
 # Cut short so that the tests reach it.
 NGINX = [("client_body_timeout 10s", "client_body_timeout 1s"), ("fastcgi_read_timeout 30s", "fastcgi_read_timeout 3s"),
-         ("client_header_timeout 10s", "client_header_timeout 1s"), ("rate=200r/s", "rate=20r/s"),
+         ("client_header_timeout 10s", "client_header_timeout 1s"), ("rate=2000r/s", "rate=20r/s"), ("rate=200r/s", "rate=20r/s"),
          ("burst=2000", "burst=30")]
 
 
