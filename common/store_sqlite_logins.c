@@ -103,20 +103,25 @@ enum store_status store_login_lease(struct store *store, const char *account, co
     return ratings_run(store, statement, "leasing a login");
 }
 
+/* Where logins do not fail, nothing is kept. */
 static enum store_status put_failing(struct store *store, const char *account,
                                      const struct store_login *login)
 {
+    static const char put[] = "INSERT OR REPLACE INTO meta(name, value) VALUES('" FAILING_FROM "' || ?1, ?2),"
+                              " ('" FAILING_FOR "' || ?1, ?3)";
+    static const char end[] =
+        "DELETE FROM meta WHERE name IN ('" FAILING_FROM "' || ?1, '" FAILING_FOR "' || ?1)";
     enum store_status status;
-    sqlite3_stmt *statement =
-        ratings_statement(store, RATINGS_LOGIN_FAILING_PUT,
-                          "INSERT OR REPLACE INTO meta(name, value) VALUES('" FAILING_FROM "' || ?1, ?2),"
-                          " ('" FAILING_FOR "' || ?1, ?3)",
-                          &status);
+    bool failing = login->failing_from_ms != 0;
+    sqlite3_stmt *statement = failing ? ratings_statement(store, RATINGS_LOGIN_FAILING_PUT, put, &status)
+                                      : ratings_statement(store, RATINGS_LOGIN_FAILING_END, end, &status);
     if (statement == NULL)
         return status;
     store_bind_text(statement, 1, account);
-    sqlite3_bind_int64(statement, 2, login->failing_from_ms);
-    sqlite3_bind_int64(statement, 3, login->failing_ms);
+    if (failing) {
+        sqlite3_bind_int64(statement, 2, login->failing_from_ms);
+        sqlite3_bind_int64(statement, 3, login->failing_ms);
+    }
     return ratings_run(store, statement, "keeping since when logins fail");
 }
 

@@ -47,7 +47,8 @@ enum {
     RATINGS_LOGIN_FIND,
     RATINGS_LOGIN_LEASE,
     RATINGS_LOGIN_PUT,
-    RATINGS_LOGIN_FAILING_PUT
+    RATINGS_LOGIN_FAILING_PUT,
+    RATINGS_LOGIN_FAILING_END
 };
 /* Slots of callbacks.db that are ours: the highest below those of the rounds. */
 enum { PROVIEW_INTAKE = STORE_STATEMENTS_ROUND - 3, PROVIEW_NEWEST, PROVIEW_WAITING };
