@@ -284,6 +284,7 @@ install: all
 	$(INSTALL) -D -t $(DESTDIR)$(PREFIX)/lib/examhook $(BUILD)/examjoint.fcgi $(BUILD)/proview.fcgi
 	$(INSTALL) -D -t $(DESTDIR)$(PREFIX)/bin $(BUILD)/examhook
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/languages deploy/languages/*.txt
+	$(INSTALL) -D -t $(SHARE)/examhook tests/standin/talview.py
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/nginx nginx/*.conf
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/lighttpd deploy/lighttpd/examhook.conf deploy/lighttpd/errors/*.html
 	$(INSTALL) -D -m 644 -t $(SHARE)/examhook/apache deploy/apache/*.conf

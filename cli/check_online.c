@@ -115,8 +115,10 @@ void check_online(struct check_report *report, const char *path)
     talview = talview_new(&limits);
     if (!talview)
         check_line(report, CHECK_FAILED, "Talview", "look at libcurl", "libcurl could not be set up");
-    for (size_t i = 0; talview && i < config->proview_count; i++)
-        try_login(report, talview, config, &config->proview[i]);
+    for (size_t i = 0; talview && i < config->proview_count; i++) {
+        if (strcmp(config->proview[i].name, STORE_REHEARSAL)) /* its stand-in runs during a rehearsal only */
+            try_login(report, talview, config, &config->proview[i]);
+    }
 out:
     talview_free(talview);
     config_free(config);

@@ -69,6 +69,7 @@ SUBCOMMAND(purge);
 SUBCOMMAND(check);
 SUBCOMMAND(config);
 SUBCOMMAND(work);
+SUBCOMMAND(rehearse);
 #undef SUBCOMMAND
 
 /*

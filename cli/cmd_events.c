@@ -12,7 +12,14 @@
 #define PAGE 500
 #define POLL_NS (500 * 1000 * 1000L)
 
-enum { KEY_JSON = 'j', KEY_SINCE = 's', KEY_FOLLOW = 'f', KEY_QUARANTINED = 'q', KEY_LIMIT = 'n' };
+enum {
+    KEY_JSON = 'j',
+    KEY_SINCE = 's',
+    KEY_FOLLOW = 'f',
+    KEY_QUARANTINED = 'q',
+    KEY_LIMIT = 'n',
+    KEY_ACCOUNT = 'a'
+};
 
 const struct cli_option cmd_events_options[] = {
     {"json", NULL, KEY_JSON, "one JSON object a line"},
@@ -20,6 +27,7 @@ const struct cli_option cmd_events_options[] = {
     {"follow", NULL, KEY_FOLLOW, "go on with what comes, until Ctrl-C"},
     {"quarantined", NULL, KEY_QUARANTINED, "only what could not be made sense of"},
     {"limit", "N", KEY_LIMIT, "stop after N events"},
+    {"account", "A", KEY_ACCOUNT, "only that account's; what a rehearsal does is shown in no other way"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -39,7 +47,7 @@ struct listing {
 };
 
 struct event_options {
-    const char *since;
+    const char *since, *account;
     bool json, follow, quarantined;
     int64_t limit;
 };
@@ -57,6 +65,8 @@ static int read_options(struct cli *cli, int argc, char **argv, struct event_opt
             options->follow = true;
         else if (key == KEY_QUARANTINED)
             options->quarantined = true;
+        else if (key == KEY_ACCOUNT)
+            options->account = value;
         else if (key != KEY_LIMIT)
             return CLI_USAGE;
         else if (!cli_number(value, 1, INT64_MAX, &options->limit))
@@ -188,6 +198,7 @@ int cmd_events(struct cli *cli, int argc, char **argv)
         return code;
     cli_step_back();
     filter.quarantined = options.quarantined;
+    filter.account = options.account;
     if (options.since && !cli_since(config, options.since, &filter.since_ms))
         code = cli_usage(cli, "--since needs a time (2026-11-22T09:00:00Z) or how long ago (2h)");
     else

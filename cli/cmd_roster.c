@@ -57,22 +57,32 @@ static int read_options(struct cli *cli, int argc, char **argv, struct roster_op
     return CLI_FINE;
 }
 
-/* The account meant: the one named, or the only one there is. */
+/* The account meant: the one named, or the only one there is, but for the one that rehearsals have. */
 static int choose_account(struct cli *cli, const struct config *config, const char **account)
 {
+    const char *only = NULL;
+    size_t count = 0;
+
+    if (*account && !strcmp(*account, STORE_REHEARSAL))
+        return cli_usage(cli, "the roster of " STORE_REHEARSAL " is examhook rehearse's alone");
     if (*account) {
         if (config_examjoint_named(config, *account))
             return CLI_FINE;
         return cli_usage(cli, "no [examjoint %s] is configured", *account);
     }
-    if (config->examjoint_count == 1) {
-        *account = config->examjoint[0].name;
+    for (size_t i = 0; i < config->examjoint_count; i++) {
+        if (strcmp(config->examjoint[i].name, STORE_REHEARSAL)) {
+            only = config->examjoint[i].name;
+            count++;
+        }
+    }
+    if (count == 1) {
+        *account = only;
         return CLI_FINE;
     }
-    if (!config->examjoint_count)
+    if (!count)
         return cli_failed(cli, "no [examjoint NAME] account is configured");
-    return cli_usage(cli, "there are %zu [examjoint] accounts: say which with --account",
-                     config->examjoint_count);
+    return cli_usage(cli, "there are %zu [examjoint] accounts: say which with --account", count);
 }
 
 /* --- import --------------------------------------------------------------------------------------------- */

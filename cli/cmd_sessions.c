@@ -9,12 +9,13 @@
 
 #define PAGE 500
 
-enum { KEY_JSON = 'j', KEY_STATE = 't', KEY_SINCE = 's' };
+enum { KEY_JSON = 'j', KEY_STATE = 't', KEY_SINCE = 's', KEY_ACCOUNT = 'a' };
 
 const struct cli_option cmd_sessions_options[] = {
     {"json", NULL, KEY_JSON, "one JSON object a line, with the history of the rating"},
     {"state", "STATE", KEY_STATE, "only those that are pending, rated or parked"},
     {"since", "T", KEY_SINCE, "only those first seen from then on: a time, or how long ago (2h)"},
+    {"account", "A", KEY_ACCOUNT, "only that account's; what a rehearsal does is shown in no other way"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -108,6 +109,8 @@ int cmd_sessions(struct cli *cli, int argc, char **argv)
             filter.state = value;
         else if (key == KEY_SINCE)
             since = value;
+        else if (key == KEY_ACCOUNT)
+            filter.account = value;
         else
             return CLI_USAGE;
     }

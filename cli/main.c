@@ -50,6 +50,12 @@ static const struct subcommand subcommands[] = {
      "print the effective configuration, secrets hidden", CONFIG_OPERATOR, cmd_config_options, NULL},
     {"work", cmd_work, "[--once [--budget SECONDS]]", "fetch ratings from Talview", CONFIG_WORKER,
      cmd_work_options, NULL},
+    {"rehearse", cmd_rehearse,
+     "--candidates N [--within S] --url URL [--ca FILE] [--report FILE] [--json] | --setup | --clean",
+     "play an exam day against this installation", CONFIG_OPERATOR, cmd_rehearse_options,
+     "The account `rehearsal` is configured once, see --setup. What it does is kept out of every listing, "
+     "and\n"
+     "removed at the end.\n"},
 };
 #define SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))
 

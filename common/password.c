@@ -240,18 +240,13 @@ static bool kind_prefix(const char *kind, const char **prefix, unsigned long *co
     return false;
 }
 
-bool password_make(const char *kind, const char *password, char hash[PASSWORD_HASH_BYTES])
+static bool make_with(const char *setting, const char *password, char hash[PASSWORD_HASH_BYTES])
 {
     struct work *work;
-    const char *prefix, *result;
-    unsigned long cost;
-    char setting[CRYPT_GENSALT_OUTPUT_SIZE];
+    const char *result;
     size_t len = strlen(password);
     bool made = false;
-    if (len > PASSWORD_MAX_BYTES || !kind_prefix(kind, &prefix, &cost))
-        return false;
-    /* No bytes given: libxcrypt asks the system for random ones. */
-    if (!crypt_gensalt_rn(prefix, cost, NULL, 0, setting, sizeof setting))
+    if (len > PASSWORD_MAX_BYTES)
         return false;
     work = xcalloc(1, sizeof *work);
     memcpy(work->phrase, password, len);
@@ -262,6 +257,17 @@ bool password_make(const char *kind, const char *password, char hash[PASSWORD_HA
     explicit_bzero(work, sizeof *work);
     free(work);
     return made;
+}
+
+bool password_make(const char *kind, const char *password, char hash[PASSWORD_HASH_BYTES])
+{
+    const char *prefix;
+    unsigned long cost;
+    char setting[CRYPT_GENSALT_OUTPUT_SIZE];
+    /* No bytes given: libxcrypt asks the system for random ones. */
+    return kind_prefix(kind, &prefix, &cost) &&
+           crypt_gensalt_rn(prefix, cost, NULL, 0, setting, sizeof setting) &&
+           make_with(setting, password, hash);
 }
 
 static const char *fixed_salt(enum kind kind)
@@ -290,6 +296,12 @@ bool password_dummy(const char *hash, char setting[PASSWORD_HASH_BYTES])
     return true;
 }
 
+bool password_make_like(const char *like, const char *password, char hash[PASSWORD_HASH_BYTES])
+{
+    char setting[PASSWORD_HASH_BYTES];
+    return password_dummy(like, setting) && make_with(setting, password, hash);
+}
+
 const char *password_default_dummy(void)
 {
     return "$y$j9T$Nobody.Has.This.Salt0.";
@@ -309,10 +321,6 @@ bool password_cost_class(const char *hash, char class_text[32])
     return true;
 }
 
-unsigned long password_computed(void)
-{
-    return atomic_load_explicit(&computed, memory_order_relaxed);
-}
 /* The figures are of one core of a small server of 2026; what counts is how they grow with the cost. */
 int64_t password_cost_guess_us(const char *hash)
 {
@@ -335,3 +343,7 @@ int64_t password_cost_guess_us(const char *hash)
     return us > 0 ? us : 1;
 }
 
+unsigned long password_computed(void)
+{
+    return atomic_load_explicit(&computed, memory_order_relaxed);
+}

@@ -27,16 +27,19 @@ bool password_hash_complete(const char *hash);
 bool password_check(const char *hash, const char *password, size_t len, bool *match);
 /* A hash for a plain password, of kind "yescrypt", "bcrypt" or "sha512crypt". False: crypt(3) refused. */
 bool password_make(const char *kind, const char *password, char hash[PASSWORD_HASH_BYTES]);
+/* A hash for a plain password, of the kind and cost of `like`, with a fixed salt: for a password that is made
+ * up and belongs to nobody. */
+bool password_make_like(const char *like, const char *password, char hash[PASSWORD_HASH_BYTES]);
 /* A setting of the same kind and cost as `hash` with a fixed salt: what a dummy check for nobody costs. */
 bool password_dummy(const char *hash, char setting[PASSWORD_HASH_BYTES]);
 /* The setting used where a roster has no hash at all. */
 const char *password_default_dummy(void);
 /* The kind and cost of a hash as a short text ("$y$j9T$", "$2b$12$"): equal for hashes that cost the same. */
 bool password_cost_class(const char *hash, char class_text[32]);
-/* How many hashes this process has computed; for the test that counts them. */
-unsigned long password_computed(void);
-
 /* What one check of such a hash takes on a common machine, from its kind and cost alone: for where nothing
    was measured yet. In microseconds, at least 1; for what is no hash, that of the default dummy. */
 int64_t password_cost_guess_us(const char *hash);
+/* How many hashes this process has computed; for the test that counts them. */
+unsigned long password_computed(void);
+
 #endif

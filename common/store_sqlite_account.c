@@ -261,3 +261,36 @@ enum store_status store_account_remove(struct store *store, const char *account,
     store->log_bytes_max = 0;
     return status == STORE_OK ? overwrite(&removal) : status;
 }
+
+/* --- What became of its sessions ---------------------------------------------------------------------------
+ */
+
+enum store_status store_sessions_last(struct store *store, int64_t *place)
+{
+    enum store_status status = store_file_ready(store, &store->ratings);
+    return status == STORE_OK
+               ? store_number(store, &store->ratings, "SELECT ifnull(max(session), 0) FROM sessions", place)
+               : status;
+}
+
+enum store_status store_account_rated(struct store *store, const char *account, int64_t behind,
+                                      int64_t *rated)
+{
+    sqlite3_stmt *statement = NULL;
+    enum store_status status = store_file_ready(store, &store->ratings);
+    if (status != STORE_OK)
+        return status;
+    if (sqlite3_prepare_v2(store->ratings.db,
+                           "SELECT count(*) FROM sessions WHERE session > ?2 AND +account = ?1"
+                           " AND rated_at IS NOT NULL",
+                           -1, &statement, NULL) != SQLITE_OK)
+        return store_fail(store, &store->ratings, "counting ratings");
+    store_bind_text(statement, 1, account);
+    sqlite3_bind_int64(statement, 2, behind);
+    if (sqlite3_step(statement) == SQLITE_ROW)
+        *rated = sqlite3_column_int64(statement, 0);
+    else
+        status = store_fail(store, &store->ratings, "counting ratings");
+    sqlite3_finalize(statement);
+    return status;
+}

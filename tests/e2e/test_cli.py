@@ -149,7 +149,7 @@ def subcommands():
 
 def test_every_subcommand_of_the_issue_is_there():
     assert subcommands() == ["roster", "events", "sessions", "respondent", "retry", "replay", "export", "unlock",
-                             "migrate", "backup", "purge", "check", "config", "work"]
+                             "migrate", "backup", "purge", "check", "config", "work", "rehearse"]
 
 
 def manual():
@@ -227,6 +227,13 @@ def test_version_and_help(shop):
     (["roster", "import", "-", "--account", "nobody"], "no [examjoint nobody]"),
     (["roster", "list", "--replace"], "--replace"),
     (["roster", "remove"], "one ID"),
+    (["rehearse"], "one of --candidates N, --setup and --clean"),
+    (["rehearse", "--setup", "--clean"], "one of"),
+    (["rehearse", "--candidates", "0"], "1 to 100000"),
+    (["rehearse", "--candidates", "5", "--within", "1h"], "--within"),
+    (["rehearse", "--candidates", "5", "--url", "http://x"], "--url is https://"),
+    (["rehearse", "--candidates", "5", "--url", "https://x/path"], "--url is https://"),
+    (["rehearse", "--candidates", "5", "--dir", "x"], "--dir goes with --setup"),
 ])
 def test_wrong_command_line_ends_with_2(shop, arguments, says):
     assert says in shop.fails(2, *arguments)

@@ -498,6 +498,7 @@ def options():
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--dir", required=True, help="where ca.pem and the server's certificate are made")
     parser.add_argument("--name", action="append", default=[], help="a name that the certificate has beside localhost")
+    parser.add_argument("--certificates", action="store_true", help="only make them, in --dir")
     parser.add_argument("--username", default="standin@example.org")
     parser.add_argument("--password", default="standin-password")
     parser.add_argument("--app-id", dest="app_id", default="standin-app")
@@ -512,6 +513,9 @@ def main():
     except (OSError, subprocess.CalledProcessError) as error:
         text = getattr(error, "stderr", None)
         sys.exit("talview stand-in: no certificate: %s" % (text.decode("utf-8", "replace") if text else error))
+    if args.certificates:
+        print("certificates are in", args.dir, flush=True)
+        return
     try:
         server = Server(("127.0.0.1", args.port), State(args), args.dir)
     except OSError as error:

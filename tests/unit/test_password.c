@@ -242,6 +242,25 @@ static void dummies(void **state)
     assert_false(check_text(password_default_dummy(), ""));
 }
 
+static void made_like_another(void **state)
+{
+    static const char *const like[] = {"$2y$05$3mFC35/GjLoMXhFEl8b0bOzCdLqacDjMgpsUIOtasAHAr5rBdb8By",
+                                       "$6$rounds=1500$abcdefgh$", "$y$j7T$abcdefghijklmnop$"};
+    char hash[PASSWORD_HASH_BYTES], wanted[32], got[32];
+    (void)state;
+    for (size_t i = 0; i < sizeof like / sizeof *like; i++) {
+        assert_true(password_make_like(like[i], "made up", hash));
+        assert_true(password_hash_complete(hash));
+        assert_true(check_text(hash, "made up"));
+        assert_false(check_text(hash, "made up "));
+        assert_true(password_cost_class(like[i], wanted) && password_cost_class(hash, got));
+        assert_string_equal(got, wanted);
+    }
+    snprintf(hash, sizeof hash, "untouched");
+    assert_false(password_make_like("$1$YxleGgmO$qZZs/cHmjCk7VjnXVAeH40", "made up", hash));
+    assert_string_equal(hash, "untouched");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +270,7 @@ int main(void)
         cmocka_unit_test(strange_passwords),
         cmocka_unit_test(made_hashes),
         cmocka_unit_test(dummies),
+        cmocka_unit_test(made_like_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
