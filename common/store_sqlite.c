@@ -321,24 +321,28 @@ static void nap(int64_t us)
  * before its journal (ext4) lets every other file's fsync wait for it. sync_file_range() promises nothing of
  * what it wrote, but an error that it tells is not told again by the fsync.
  */
-bool store_sync_gently(int fd)
+bool store_write_out(int fd, int64_t *at, int64_t end)
 {
-    struct stat file;
-    if (fstat(fd, &file) != 0)
-        return false;
-    for (off_t at = 0; at < file.st_size; at += SYNC_PIECE_BYTES) {
+    while (*at < end) {
         int64_t began_ms = clock_monotonic_ms();
-        if (sync_file_range(fd, at, SYNC_PIECE_BYTES,
+        if (sync_file_range(fd, *at, SYNC_PIECE_BYTES,
                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
                                 SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
-            if (errno == EINVAL || errno == ENOSYS || errno == ESPIPE || errno == EPERM)
-                break; /* not on this system: the fsync alone will do */
-            return false;
+            /* Not on this system: the fsync alone will do. */
+            return errno == EINVAL || errno == ENOSYS || errno == ESPIPE || errno == EPERM;
         }
+        *at += SYNC_PIECE_BYTES;
         int64_t took_us = (clock_monotonic_ms() - began_ms) * 1000;
         nap(took_us < SYNC_REST_MAX_US ? took_us : SYNC_REST_MAX_US);
     }
-    return fsync(fd) == 0;
+    return true;
+}
+
+bool store_sync_gently(int fd)
+{
+    struct stat file;
+    int64_t at = 0;
+    return fstat(fd, &file) == 0 && store_write_out(fd, &at, file.st_size) && fsync(fd) == 0;
 }
 
 enum store_status store_sync_folder(const char *folder)

@@ -43,6 +43,19 @@
 #define STORE_ACCOUNT_WANTED(column, parameter) \
     column " IS coalesce(" parameter ", nullif(" column ", '" STORE_REHEARSAL "'))"
 
+/*
+ * SQL: what the indexes of events begin with, so that what comes together lies together in them. A key, a
+ * respondent's or a candidate's id is as good as random: by itself each new row would change another page of
+ * its index, and the more rows there are, the more of them no cache holds. Keys come with their exam, ids with
+ * the day. A lookup by an id asks each day that has rows (STORE_EVENT_DAYS), one step in the index for each.
+ */
+#define STORE_EVENT_EXAM(exam_id) "ifnull(substr(" exam_id ", -8), '')"
+#define STORE_EVENT_DAY "received_at / 86400000"
+#define STORE_EVENT_DAYS                                                                                 \
+    "WITH RECURSIVE days(day) AS (SELECT min(received_at) / 86400000 FROM events UNION ALL"              \
+    " SELECT (SELECT received_at / 86400000 FROM events WHERE received_at >= (day + 1) * 86400000"       \
+    " ORDER BY received_at LIMIT 1) FROM days WHERE day IS NOT NULL) "
+
 /* The group of an area's folder is who may read it; the ratings hold Talview's token, which is the worker's
  * alone. */
 #define STORE_FILE_MODE(area) ((mode_t)((area) == STORE_RATINGS ? 0600 : 0640))
@@ -130,6 +143,9 @@ bool store_file_create(const char *path, mode_t mode);
 /* fsync of a large file, its data piece by piece before it: an event's commit on the same disk waits for one
    piece at the most. False: errno says why. */
 bool store_sync_gently(int fd);
+/* Brings what was written from *at on, up to `end`, to the disk piece by piece, and moves *at behind it. It
+   makes nothing last by itself. False: errno says why. */
+bool store_write_out(int fd, int64_t *at, int64_t end);
 /* fsync of a folder, so that a name made or replaced in it lasts. */
 enum store_status store_sync_folder(const char *folder);
 /* NFS and its like, where a write-ahead log does not work. */

@@ -13,6 +13,10 @@
 
 static const enum store_area areas[] = {STORE_ROSTER, STORE_EXAMJOINT, STORE_PROVIEW, STORE_RATINGS};
 #define AREA_COUNT (sizeof areas / sizeof areas[0])
+/* A copy is brought to the disk in pieces of this size, looked for each time after so many of SQLite's steps.
+ */
+#define COPY_PIECE_BYTES (1024 * 1024)
+#define COPY_STEPS 1000
 
 /* --- Backup ------------------------------------------------------------------------------------------------
  */
@@ -58,10 +62,33 @@ static enum store_status check_integrity(struct store *store, struct store_file 
     return status;
 }
 
+/* A copy that grows. */
+struct growing {
+    int fd;
+    int64_t written; /* so much of it was brought to the disk */
+    int error;       /* errno of that; 0 for none */
+};
+
+/* What lies in memory for long (30 s with Linux) is written out all at once by the kernel, and each event's
+   commit would wait for it. */
+static int bring_out(void *context)
+{
+    struct growing *copy = context;
+    struct stat file;
+    int64_t ready = fstat(copy->fd, &file) == 0 ? file.st_size - file.st_size % COPY_PIECE_BYTES : 0;
+    if (!store_write_out(copy->fd, &copy->written, ready))
+        copy->error = errno;
+    return copy->error != 0;
+}
+
 static enum store_status copy_into(struct store *store, struct store_file *file, const char *path)
 {
     sqlite3_stmt *statement = NULL;
     enum store_status status = STORE_OK;
+    struct growing copy = {.fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)};
+    if (copy.fd < 0)
+        return store_say_errno(store, path);
+    sqlite3_progress_handler(file->db, COPY_STEPS, bring_out, &copy);
     /* query_only forbids writing to the copy too; the connection is closed behind this. The copy is synced at
        the end, gently: until then it is nothing to anybody. */
     if (sqlite3_exec(file->db, "PRAGMA query_only=OFF;PRAGMA synchronous=OFF", NULL, NULL, NULL) ==
@@ -74,6 +101,12 @@ static enum store_status copy_into(struct store *store, struct store_file *file,
         status = store_fail(store, file, "copying");
     }
     sqlite3_finalize(statement);
+    sqlite3_progress_handler(file->db, 0, NULL, NULL);
+    close(copy.fd);
+    if (copy.error) {
+        errno = copy.error;
+        status = store_say_errno(store, path);
+    }
     return status;
 }
 

@@ -1,6 +1,7 @@
 """Bulk work beside load at a small size, and that the bench notices what it is there to notice."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -94,6 +95,31 @@ def test_work_is_in_a_session_of_its_own():
     finally:
         work.kill()
         site.close()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace shows what is written")
+def test_a_backup_leaves_little_to_be_written_at_once():
+    """What lies in memory for half a minute is written by the kernel in one go, and commits wait for it."""
+    site = bulk.Site(bulk.CONF)
+    try:
+        bulk.fill(site, 20000)
+        subprocess.run(["strace", "-f", "-y", "-o", site.path("trace"), "-e", "trace=pwrite64,sync_file_range",
+                        os.path.join(support.BUILD, "examhook"), "--config", site.conf_path, "backup",
+                        site.path("backup")], check=True, env=environment(), stdout=subprocess.DEVNULL)
+        with open(site.path("trace"), encoding="utf-8", errors="replace") as trace:
+            calls = [line for line in trace if "examjoint/events.db.new>" in line]
+    finally:
+        site.close()
+    written = brought_out = most = 0
+    for call in calls:
+        if "pwrite64(" in call:
+            count, at = map(int, re.search(r", (\d+), (\d+)\) += ", call).groups())
+            written = max(written, at + count)
+        else:
+            brought_out = max(brought_out, sum(map(int, re.search(r">, (\d+), (\d+), ", call).groups())))
+        most = max(most, written - brought_out)
+    assert written > 10 * 2**20
+    assert most < 4 * 2**20
 
 
 def test_the_probe_tells_when_the_machine_stood_still(tmp_path):
