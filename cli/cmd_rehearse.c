@@ -142,7 +142,7 @@ static int setup(struct cli *cli, const struct config *config, const struct rehe
     if (!program)
         return CLI_FAILED;
     folder = options->dir ? xstrdup(options->dir) : default_folder(config);
-    code = rehearse_standin_certificates(cli, program, folder);
+    code = rehearse_standin_certificates(cli, program, folder, config->personal);
     if (!code)
         whole = realpath(folder, NULL);
     if (!code && !whole)
@@ -247,6 +247,10 @@ static int look_for_standin(struct rehearsal *r)
         return cli_failed(
             r->cli, "[proview " STORE_REHEARSAL "] does not lead to a stand-in on this machine: put the "
                     "lines of `examhook rehearse --setup` in its place, or say --without-ratings");
+    if (account->proxy)
+        return cli_failed(r->cli,
+                          "[worker] has a proxy, by which no stand-in on this machine is reached: rehearse "
+                          "everything but ratings with --without-ratings");
     r->program = rehearse_standin_find(r->cli, r->options->standin);
     return r->program ? CLI_FINE : CLI_FAILED;
 }

@@ -26,6 +26,7 @@ struct rehearse_account {
     char *path_token, *header_name, *header_secret, *basic_user, *basic_password; /* NULL: not in use */
     char *username, *password, *app_id;                                           /* NULL: not configured */
     char *ca_file; /* that the worker trusts the stand-in by; NULL: none */
+    char *proxy;   /* of the worker; NULL: none */
     int port;      /* of the stand-in on the loopback; 0: login_url is elsewhere */
 };
 /* Whether both sections are there. */
@@ -43,8 +44,9 @@ struct rehearse_standin {
 };
 /* The program: the one named, or the shipped one. NULL after the message. */
 char *rehearse_standin_find(struct cli *cli, const char *named);
-/* Makes the certificates in the folder, which is made where it is missing. */
-int rehearse_standin_certificates(struct cli *cli, const char *program, const char *folder);
+/* Makes the certificates in the folder, which is made where it is missing: for our user alone where the
+   installation is personal. */
+int rehearse_standin_certificates(struct cli *cli, const char *program, const char *folder, bool personal);
 /* Starts it and waits until it answers. It ends when we do, whatever ends us. */
 int rehearse_standin_start(struct cli *cli, const char *program, const struct rehearse_account *account,
                            struct rehearse_standin *standin);
@@ -127,6 +129,7 @@ struct rehearse_slice {
 };
 struct rehearse_result {
     struct rehearse_tally tally[STEPS];
+    struct samples waits;    /* the seconds that candidates were told to wait */
     struct samples until_in; /* from a candidate's arrival until it was let in, repeats and waits included */
     struct samples events;   /* times of all that are no verification */
     struct rehearse_slice *slices;

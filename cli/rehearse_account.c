@@ -99,11 +99,10 @@ int rehearse_account_read(struct cli *cli, const struct config *config, struct r
                                         {proview, "basic_user", &account->basic_user},
                                         {proview, "basic_password", &account->basic_password},
                                         {NULL, NULL, NULL}};
-    const struct wanted of_worker[] = {{proview, "username", &account->username},
-                                       {proview, "password", &account->password},
-                                       {proview, "app_id", &account->app_id},
-                                       {proview, "ca_file", &account->ca_file},
-                                       {NULL, NULL, NULL}};
+    const struct wanted of_worker[] = {
+        {proview, "username", &account->username}, {proview, "password", &account->password},
+        {proview, "app_id", &account->app_id},     {proview, "ca_file", &account->ca_file},
+        {"worker", "proxy", &account->proxy},      {NULL, NULL, NULL}};
     int code = read_part(cli, config, CONFIG_EXAMJOINT, of_examjoint);
 
     if (!code)
@@ -125,7 +124,7 @@ void rehearse_account_release(struct rehearse_account *account)
     char *const texts[] = {account->client_id,      account->client_secret, account->path_token,
                            account->header_name,    account->header_secret, account->basic_user,
                            account->basic_password, account->username,      account->password,
-                           account->app_id,         account->ca_file};
+                           account->app_id,         account->ca_file,       account->proxy};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         wipe_free(texts[i]);

@@ -53,12 +53,15 @@ static void add_escaped(struct buf *html, const char *text)
     }
 }
 
-/* The next of 1, 2, 5, 10, 20, 50 ... that is not below. */
+/* A number that is not below and reads well in fifths. */
 static double round_up(double value)
 {
+    static const double times[] = {1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10};
     double unit = value > 1 ? pow(10, floor(log10(value))) : 1;
-    double times = value / unit;
-    return unit * (times <= 1 ? 1 : times <= 2 ? 2 : times <= 5 ? 5 : 10);
+    size_t i = 0;
+    while (i + 1 < sizeof times / sizeof times[0] && unit * times[i] < value)
+        i++;
+    return unit * times[i];
 }
 
 static void begin_svg(struct buf *html, const char *label)
@@ -79,8 +82,8 @@ static void add_grid(struct buf *html, double top, const char *unit)
 
 static void add_bottom(struct buf *html, double part, double value, const char *unit)
 {
-    buf_addf(html, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g%s</text>\n", LEFT + PLOT_W * part,
-             HEIGHT - BOTTOM + 18, value, unit);
+    buf_addf(html, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%g%s</text>\n", LEFT + PLOT_W * part,
+             HEIGHT - BOTTOM + 18, part < 1 ? "middle" : "end", value, unit);
 }
 
 /* --- What happened when -----------------------------------------------------------------------------------

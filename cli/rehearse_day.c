@@ -73,6 +73,7 @@ void rehearse_result_release(struct rehearse_result *result)
 {
     for (size_t i = 0; i < STEPS; i++)
         samples_release(&result->tally[i].took);
+    samples_release(&result->waits);
     samples_release(&result->until_in);
     samples_release(&result->events);
     free(result->slices);
@@ -405,6 +406,8 @@ static void take_answer(void *context, void *tag, const struct rehearse_reply *r
     count(play, player, answer, at_ms(play) - player->sent_ms);
     if (answer == ANSWER_LOST || answer == ANSWER_BAD)
         note_trouble(play, player, reply);
+    if (answer == ANSWER_LOAD)
+        samples_add(&play->result->waits, wait_s);
     if (answer == ANSWER_GOOD)
         go_on(play, player, who);
     else if (answer == ANSWER_BAD || player->tries >= TRIES_MOST)

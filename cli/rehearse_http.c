@@ -12,7 +12,7 @@ struct rehearse_http {
     CURLM *multi;
     char *base, *ca_file;
     size_t under_way;
-    struct transfer *transfers; /* those under way */
+    struct transfer *transfers[REHEARSE_HTTP_MOST]; /* those under way */
 };
 
 struct transfer {
@@ -22,7 +22,7 @@ struct transfer {
     struct buf reply;
     void *tag;
     char error[CURL_ERROR_SIZE];
-    struct transfer *next, *before;
+    size_t place; /* among those under way */
 };
 
 bool rehearse_http_base_ok(const char *base)
@@ -55,13 +55,9 @@ struct rehearse_http *rehearse_http_new(const char *base, const char *ca_file, s
 static void transfer_free(struct transfer *transfer)
 {
     struct rehearse_http *http = transfer->http;
-    if (transfer->before)
-        transfer->before->next = transfer->next;
-    else
-        http->transfers = transfer->next;
-    if (transfer->next)
-        transfer->next->before = transfer->before;
-    http->under_way--;
+    struct transfer *last = http->transfers[--http->under_way];
+    http->transfers[transfer->place] = last;
+    last->place = transfer->place;
     curl_easy_cleanup(transfer->easy);
     curl_slist_free_all(transfer->headers);
     buf_release(&transfer->reply);
@@ -72,8 +68,8 @@ void rehearse_http_free(struct rehearse_http *http)
 {
     if (!http)
         return;
-    while (http->transfers) {
-        struct transfer *transfer = http->transfers;
+    while (http->under_way > 0) {
+        struct transfer *transfer = http->transfers[http->under_way - 1];
         curl_multi_remove_handle(http->multi, transfer->easy);
         transfer_free(transfer);
     }
@@ -141,11 +137,8 @@ bool rehearse_http_post(struct rehearse_http *http, const struct rehearse_reques
     transfer->http = http;
     transfer->tag = tag;
     transfer->easy = curl_easy_init();
-    transfer->next = http->transfers;
-    if (transfer->next)
-        transfer->next->before = transfer;
-    http->transfers = transfer;
-    http->under_way++;
+    transfer->place = http->under_way;
+    http->transfers[http->under_way++] = transfer;
     if (transfer->easy && set_up(transfer, request) &&
         curl_multi_add_handle(http->multi, transfer->easy) == CURLM_OK)
         return true;

@@ -65,8 +65,9 @@ static void say_passwords(const struct rehearse_run *run, struct rehearse_result
              run->check_ms, run->cores, can, (long long)shape_peak(run->candidates, run->within_ms),
              run->candidates, (long long)run->within_ms / 1000);
     if (result->tally[STEP_VERIFY].load)
-        buf_addf(why, "; %lld times one was told to try again later",
-                 (long long)result->tally[STEP_VERIFY].load);
+        buf_addf(why, "; %lld times one was told to try again later, half of them in %lld s or sooner",
+                 (long long)result->tally[STEP_VERIFY].load,
+                 (long long)samples_percentile(&result->waits, 50));
     buf_adds(why, ". A cheaper hash for one-day codes, more cores, or a second machine would help");
 }
 

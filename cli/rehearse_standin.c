@@ -165,13 +165,14 @@ static bool said(int fd, const char *word)
     return good;
 }
 
-int rehearse_standin_certificates(struct cli *cli, const char *program, const char *folder)
+int rehearse_standin_certificates(struct cli *cli, const char *program, const char *folder, bool personal)
 {
     struct buf arguments = BUF_INIT;
     struct rehearse_standin standin = {0};
     int fd, code = CLI_FINE;
 
-    if (mkdir(folder, 0755) && errno != EEXIST)
+    /* The worker reads the authority in it, whoever it runs as, and whatever our umask is. */
+    if (mkdir(folder, 0700) == 0 ? chmod(folder, personal ? 0700 : 0755) != 0 : errno != EEXIST)
         return cli_failed(cli, "%s: %s", folder, strerrordesc_np(errno));
     buf_addf(&arguments, "--dir\n%s\n--certificates\n", folder);
     standin.pid = spawn(program, &arguments, &fd);

@@ -2,6 +2,7 @@
 listing while it runs, and in no byte of the store afterwards."""
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -128,7 +129,7 @@ def test_listings_know_nothing_of_it_while_it_runs(stage):
     assert len(site.rows("roster", "list", "--json", "--account", "rehearsal")) == 8
     assert wait_for(lambda: site.rows("sessions", "--json", "--account", "rehearsal"), 30)
     check = site.examhook("check").stdout
-    assert "rehearsal:" not in check and "2 lines for acme" in check
+    assert "for rehearsal" not in check and "of rehearsal" not in check and "2 lines for acme" in check
     calls.examjoint(site, calls.admitted("real-respondent"))
     out, err = process.communicate(timeout=120 * PATIENCE)
     assert process.returncode == 0, (out, err)
@@ -371,6 +372,33 @@ def test_the_standin_is_found_where_it_is_installed(stage):
     shutil.copy(STANDIN, site.path("usr/share/examhook"))
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert done.returncode == 0 and "ca_file = " + site.path("certificates/ca.pem") in done.stdout, done.stderr
+
+
+def test_a_proxy_leads_to_no_standin(stage):
+    site = stage(conf=CONF.replace("[worker]\n", "[worker]\nproxy = http://127.0.0.1:9\n")).start(worker=False)
+    assert "--without-ratings" in fails(site)
+
+
+def test_progress_is_shown_on_a_terminal(stage):
+    site = stage().start(worker=False)
+    terminal, end = pty.openpty()
+    process = subprocess.Popen([os.path.join(BUILD, "examhook"), "--config", site.conf_path,
+                                *site.arguments(5, 2, "--without-ratings")], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=end, env=environment())
+    os.close(end)
+    shown = b""
+    while True:
+        try:
+            more = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not more:
+            break
+        shown += more
+    os.close(terminal)
+    assert process.wait() == 0
+    process.stdout.close()
+    assert b"the exam day [" in shown and b"s left" in shown
 
 
 def test_a_standin_that_cannot_be_run(stage):

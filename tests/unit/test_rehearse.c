@@ -173,11 +173,11 @@ static void put_events(struct store *store, const char *account, const char *wor
     bool newly;
     begin(store, STORE_EXAMJOINT);
     for (int i = 0; i < count; i++) {
-        char who[64], body[64];
-        unsigned char key[32] = {0};
+        char who[64] = "", body[64];
+        unsigned char key[32];
         snprintf(who, sizeof who, "%s-%d", word, i);
         snprintf(body, sizeof body, "{\"said\":\"%s\"}", word);
-        memcpy(key, who, strlen(who) < 32 ? strlen(who) : 32);
+        memcpy(key, who, sizeof key);
         const struct store_event event = {.received_at_ms = NOW + i,
                                           .account = account,
                                           .event = "result_ready",
