@@ -16,7 +16,7 @@
 #define SHARE_TENTHS 9
 /* All measuring together, on each thread; and one kind of hash, where one check is not longer. */
 #define MEASURE_ALL_US 900000
-#define MEASURE_ONE_US 50000
+#define MEASURE_ONE_US 80000
 /* Threads that measure at the same time: each takes the 16 MiB of a yescrypt. */
 #define MEASURE_THREADS 16
 #define WARNINGS_MAX 5
@@ -150,7 +150,7 @@ struct measured {
     const char *setting;
     pthread_t thread;
     bool started;
-    int64_t us, checks;
+    int64_t us; /* the shortest check; 0: none */
 };
 
 /* Time of the processor and not of the clock on the wall: a machine that is busy just now says the same. */
@@ -161,18 +161,21 @@ static int64_t thread_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* The shortest counts: the first one warms up, and others on the machine only make it longer. */
 static void *measure_here(void *argument)
 {
     struct measured *measured = argument;
-    int64_t began = thread_us();
+    int64_t began = thread_us(), now = began;
     bool match;
 
-    do {
+    while (now == began || now - began + measured->us < MEASURE_ONE_US) {
         if (!password_check(measured->setting, "nobody's", 8, &match))
             break;
-        measured->checks++;
-        measured->us = thread_us() - began;
-    } while (measured->us + measured->us / measured->checks < MEASURE_ONE_US);
+        int64_t before = now;
+        now = thread_us();
+        if (measured->us == 0 || now - before < measured->us)
+            measured->us = now - before;
+    }
     return NULL;
 }
 
@@ -182,7 +185,7 @@ static int64_t measure(const char *setting, int at_once)
 {
     struct measured threads[MEASURE_THREADS] = {{0}};
     int count = at_once < MEASURE_THREADS ? at_once : MEASURE_THREADS;
-    int64_t us = 0, checks = 0;
+    int64_t us = 0, measured = 0;
 
     for (int i = 0; i < count; i++) {
         threads[i].setting = setting;
@@ -192,9 +195,9 @@ static int64_t measure(const char *setting, int at_once)
         if (threads[i].started)
             pthread_join(threads[i].thread, NULL);
         us += threads[i].us;
-        checks += threads[i].checks;
+        measured += threads[i].us > 0;
     }
-    return checks ? us / checks + 1 : 0;
+    return measured ? us / measured + 1 : 0;
 }
 
 static const char *kind_word(const char *class_text)

@@ -8,7 +8,7 @@
 
 /* A place is given up to this share of the time that is left: checks may become slower meanwhile. A shorter
  * queue costs nothing, as long as it does not run empty. */
-#define LEFT_TENTHS 9
+#define LEFT_TENTHS 8
 /* A new measurement counts for a sixteenth: steady against single slow ones, settled after a second or two.
  */
 #define AVERAGE_OF 16

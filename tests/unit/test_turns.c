@@ -56,7 +56,7 @@ static void test_as_many_as_can_be_done_in_time(void **state)
     int kind = fifty_ms(turns);
     int count = fill(turns, kind, NOW, &who);
     /* Within the budget, with room for checks that become slower, and not much below. */
-    assert_in_range(count, 40 * 20 * 8 / 10, 40 * 20 * 95 / 100);
+    assert_in_range(count, 40 * 20 * 75 / 100, 40 * 20 * 95 / 100);
     turns_leave(turns, kind);
     turns_leave(turns, kind);
     assert_true(turns_enter(turns, kind, ++who, NOW, BUDGET, MANY));
@@ -75,7 +75,7 @@ static void test_kinds_count_what_they_cost(void **state)
     for (int i = 0; i < 60; i++) /* 15 s of both threads */
         assert_true(turns_enter(turns, dear, ++who, NOW, BUDGET, MANY));
     int count = fill(turns, cheap, NOW, &who);
-    assert_in_range(count, 40 * 2, 40 * 5);
+    assert_in_range(count, 40 / 2, 40 * 5);
     /* Before any was measured, what the cost in the hash says: dearer is guessed dearer. */
     int more = turns_kind(turns, "$2b$14$Nobody.Has.This.Salt0."), less = turns_kind(turns, "$6$salt");
     assert_true(turns->kinds[more].us > 100 * turns->kinds[less].us);

@@ -1,12 +1,14 @@
 """The start of an exam: twice as many candidates as this machine can verify in that time, through the real nginx over
 TLS, and admissions beside them.
 
-What there is to reach is measured in the same run: crypt(3) alone on all cores. The candidates are made on the same
+What there is to reach is measured in the same run: one check on all cores at once, by `examhook check`, before and
+after; and beside it crypt(3) without us. The candidates are made on the same
 machine, which takes processor time that a real installation has for itself; so beside the plain ratio stands the one to
 what was left of the machine without them."""
 import bisect
 import json
 import os
+import re
 import resource
 import subprocess
 
@@ -51,6 +53,19 @@ def busy_jiffies():
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
+def threads_s(pid):
+    """Seconds of the processor of a program's event loop, which is its first thread, and of its other threads."""
+    loop = others = 0.0
+    for thread in os.listdir("/proc/%d/task" % pid):
+        try:
+            with open("/proc/%d/task/%s/stat" % (pid, thread), encoding="ascii", errors="replace") as f:
+                used = sum(int(word) for word in f.read().rpartition(")")[2].split()[11:13]) / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            continue
+        loop, others = (loop + used, others) if int(thread) == pid else (loop, others + used)
+    return loop, others
+
+
 class BenchSite(Site):
     """With as many connections of nginx as nginx-systemd.md says for large exams: a candidate who waits takes two."""
 
@@ -73,27 +88,37 @@ class Start:
 
     def prepare(self):
         support.BUILD = self.bench.build
+        for name in ("examhook", "examjoint.fcgi", "proview.fcgi"):
+            self.bench.program(name)
         # As [verify] budget is to a minute by default.
         self.seconds = self.bench.pick(full=60, quick=20, short=6)
         self.budget = max(2, self.seconds // 3)
-        self.check_us, self.rate = self.crypt_alone()
+        self.site = BenchSite(CONF, [("main", "id,password_hash\nc0,%s\n" % YESCRYPT)], verify="budget = %ds" % self.budget)
+        self.crypt_us, crypt_s = self.crypt_alone()
+        self.check_us = self.one_check()
+        self.bench.say("  one check: %.1f ms of a core; by crypt(3) alone %.1f ms, %.1f/s on all %d cores by the clock" % (
+            self.check_us / 1000, self.crypt_us / 1000, crypt_s, cores()))
+        self.rate = cores() * 1e6 / self.check_us
         count = int(2.2 * self.rate * self.seconds) + 10
-        roster = "id,password_hash\n" + "".join("c%d,%s\n" % (n, YESCRYPT) for n in range(count))
-        for name in ("examhook", "examjoint.fcgi", "proview.fcgi"):
-            self.bench.program(name)
-        self.site = BenchSite(CONF, [("main", roster)], verify="budget = %ds" % self.budget)
+        self.site.roster("main", "id,password_hash\n" + "".join("c%d,%s\n" % (n, YESCRYPT) for n in range(count)), "--replace")
         # Descriptors for what waits: nginx's two for each candidate, and the generator's.
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 20000)), hard))
         self.site.start()
 
+    def one_check(self):
+        """Microseconds of a core: what `examhook check` measures with this roster, on all cores at once."""
+        for line in self.site.examhook("check", "--json").stdout.splitlines():
+            found = re.search(r"one check of yescrypt .* takes ([\d.]+) ms", json.loads(line)["text"])
+            if found:
+                return 1000 * float(found.group(1))
+        raise AssertionError("examhook check did not say what a check takes")
+
     def crypt_alone(self):
         done = subprocess.run([PYTHON, os.path.join(HERE, "crypt_speed.py"), YESCRYPT,
                                str(self.bench.pick(full=4, quick=2, short=1))], check=True, stdout=subprocess.PIPE,
                               text=True, env=environment())
-        us, on_all = (float(word) for word in done.stdout.split())
-        self.bench.say("  crypt alone: %.1f ms of a core, %.1f/s on all %d cores by the clock" % (us / 1000, on_all, cores()))
-        return us, cores() * 1e6 / us
+        return [float(word) for word in done.stdout.split()]
 
     def rounds(self):
         return 1
@@ -111,16 +136,20 @@ class Start:
                                 text=True, env=environment(), preexec_fn=first)
 
     def round(self, number):
-        roots = [part.process.pid for part in self.site.parts.values()]
-        busy, ours = busy_jiffies(), cpu_seconds(roots)
+        program, nginx = self.site.parts["examjoint"].process.pid, self.site.parts["nginx"].process.pid
+
+        def now():
+            return [busy_jiffies(), cpu_seconds([nginx]), *threads_s(program)]
+        before = now()
         generators = [self.generator(role="candidates", rate=2 * self.rate), self.generator(role="admissions", rate=ADMISSIONS)]
         said = [json.loads(g.communicate(timeout=10 * self.seconds + 60)[0]) for g in generators]
-        busy, ours = busy_jiffies() - busy, cpu_seconds(roots) - ours
-        after_us, _ = self.crypt_alone()
-        self.check_us = (self.check_us + after_us) / 2
+        busy, nginx_s, loop_s, hash_s = (after - at for after, at in zip(now(), before))
+        self.check_us = (self.check_us + self.one_check()) / 2
         self.candidates, self.admissions = said[0]["requests"], said[1]["requests"]
-        self.cpu = {"candidates_s": said[0]["cpu_s"], "admissions_s": said[1]["cpu_s"], "ours_s": ours,
-                    "others_s": max(0.0, busy - ours - said[0]["cpu_s"] - said[1]["cpu_s"])}
+        self.cpu = {"candidates_s": said[0]["cpu_s"], "admissions_s": said[1]["cpu_s"], "nginx_s": nginx_s,
+                    "loop_s": loop_s, "hash_s": hash_s}
+        self.cpu["others_s"] = max(0.0, busy - sum(self.cpu.values()))
+        self.took = max(one[1] for g in said for one in g["requests"])
         self.connections = said[0]["connections"]
         self.look()
 
@@ -161,14 +190,15 @@ class Start:
         first = self.first_tries()
         again = self.later_tries(first)
         rate = sum(begin <= one[1] < end for one in valid) / (end - begin)
-        taken = (self.cpu["candidates_s"] + self.cpu["admissions_s"]) / (self.seconds + self.budget) / cores()
-        others = self.cpu["others_s"] / (self.seconds + self.budget) / cores()
+        taken = (self.cpu["candidates_s"] + self.cpu["admissions_s"]) / self.took / cores()
+        others = self.cpu["others_s"] / self.took / cores()
         reach = cores() * 1e6 / self.check_us
         waits = [one[1] - one[0] for one in self.candidates]
         refusals = [one[1] - one[0] for one in busy]
         told = [round(one[1] + one[3]) for one in busy]
         return {
-            "cores": cores(), "check_us": self.check_us, "reach_s": reach, "verified_s": rate,
+            "cores": cores(), "check_us": self.check_us, "crypt_us": self.crypt_us, "reach_s": reach,
+            "to_crypt_alone": rate * self.crypt_us / cores() / 1e6, "verified_s": rate,
             "raw_ratio": rate / reach, "ratio": rate / (reach * (1 - taken)), "generators_share": taken,
             "others_share": others, "ratio_without_others": rate / (reach * max(0.01, 1 - taken - others)),
             "candidates": len(first), "verified": len(valid), "told_later": len(busy),
@@ -212,8 +242,13 @@ class Start:
                 "", "| | |", "|---|---|",
                 "| verified | %.1f/s of %.1f/s: %.2f; %.2f without the generators' %.0f%% of the machine |" % (
                     f["verified_s"], f["reach_s"], f["raw_ratio"], f["ratio"], 100 * f["generators_share"]),
+                "| one check | %.1f ms of a core; crypt(3) without us %.1f ms: to that, %.2f |" % (
+                    f["check_us"] / 1000, f["crypt_us"] / 1000, f["to_crypt_alone"]),
                 "| other processes on the machine | %.0f%% of it; without them too: %.2f |" % (
                     100 * f["others_share"], f["ratio_without_others"]),
+                "| seconds of a core: password checks, event loop, nginx, generators, others | %.1f, %.1f, %.1f, %.1f, %.1f |" % (
+                    *(f["cpu"][name] for name in ("hash_s", "loop_s", "nginx_s")),
+                    f["cpu"]["candidates_s"] + f["cpu"]["admissions_s"], f["cpu"]["others_s"]),
                 "| longest wait | %.2f s |" % f["longest_wait_s"],
                 "| told to try again later | %d, p50 %.3f s, p99 %.3f s, longest %.2f s after they asked |" % (
                     f["told_later"], f["refused_p50_s"], f["refused_p99_s"], f["refused_longest_s"]),
