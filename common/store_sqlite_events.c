@@ -83,15 +83,20 @@ static enum store_status count_deliveries(struct store *store, struct store_file
 }
 
 /* Gives what is there under the key, and whether its body is another than `body`. STORE_ABSENT: nothing. */
-static enum store_status find_key(struct store *store, struct store_file *file, const unsigned char *key,
-                                  const char *body, struct delivery *next, bool *differs)
+static enum store_status find_key(struct store *store, struct store_file *file,
+                                  const struct store_event *event, struct delivery *next, bool *differs)
 {
     enum store_status status = STORE_OK;
-    sqlite3_stmt *statement = store_statement(
-        store, file, FIND_KEY, "SELECT id, deliveries, body FROM events WHERE key = ?1", &status);
+    const char *body = event->body;
+    sqlite3_stmt *statement =
+        store_statement(store, file, FIND_KEY,
+                        "SELECT id, deliveries, body FROM events WHERE key = ?1"
+                        " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM("?2"),
+                        &status);
     if (!statement)
         return status;
-    bind_key(statement, 1, key);
+    bind_key(statement, 1, event->key);
+    store_bind_text(statement, 2, event->exam_id);
     int code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
         const char *first = store_column_text(statement, 2);
@@ -116,7 +121,7 @@ static enum store_status add_delivery(struct store *store, struct store_file *fi
 {
     struct delivery next = {.received_at_ms = event->received_at_ms};
     bool differs = false;
-    enum store_status status = find_key(store, file, event->key, event->body, &next, &differs);
+    enum store_status status = find_key(store, file, event, &next, &differs);
     if (status != STORE_OK)
         return status;
     next.body = differs ? event->body : NULL;
@@ -129,14 +134,17 @@ static enum store_status count_erased(struct store *store, struct store_file *fi
                                       const struct store_event *event, bool *there)
 {
     enum store_status status = STORE_OK;
-    sqlite3_stmt *statement = store_statement(store, file, COUNT_ERASED,
-                                              "UPDATE events SET deliveries = deliveries + 1,"
-                                              " last_received_at = max(last_received_at, ?2) WHERE key = ?1",
-                                              &status);
+    sqlite3_stmt *statement =
+        store_statement(store, file, COUNT_ERASED,
+                        "UPDATE events SET deliveries = deliveries + 1,"
+                        " last_received_at = max(last_received_at, ?2) WHERE key = ?1"
+                        " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM("?3"),
+                        &status);
     if (!statement)
         return status;
     bind_key(statement, 1, event->erased_key);
     sqlite3_bind_int64(statement, 2, event->received_at_ms);
+    store_bind_text(statement, 3, event->exam_id);
     status = store_run(store, file, statement, "counting a delivery");
     if (status == STORE_OK)
         *there = sqlite3_changes64(file->db) > 0;
@@ -337,7 +345,7 @@ enum store_status store_event_release(struct store *store, const char *id, const
     status = find_quarantined(store, file, number, &from);
     if (status != STORE_OK)
         return status;
-    status = event->key ? find_key(store, file, event->key, event->body, &next, &differs) : STORE_ABSENT;
+    status = event->key ? find_key(store, file, event, &next, &differs) : STORE_ABSENT;
     if (status == STORE_ABSENT || (status == STORE_OK && next.event_id == from.id))
         return take_place(store, file, from.id, event);
     if (status != STORE_OK)

@@ -90,10 +90,12 @@ static const char *sql_of(const struct source *source, enum list_slot slot)
     case LIST_QUARANTINED:
         return EVENT_COLUMNS "INDEXED BY events_quarantined WHERE quarantined = 1" PAGE;
     case LIST_PERSON:
-        return events ? EVENT_COLUMNS
-                   "WHERE id IN (SELECT id FROM events WHERE respondent_id = ?4 AND id > ?1"
-                   " UNION SELECT id FROM events WHERE identity = ?4 AND id > ?1)"
-                   " AND (?5 = 0 OR quarantined = 1)" PAGE
+        return events ? EVENT_COLUMNS "WHERE id IN (" STORE_EVENT_DAYS "SELECT id FROM days CROSS JOIN events"
+                                      " WHERE " STORE_EVENT_DAY
+                                      " = day AND respondent_id = ?4 AND id > ?1 UNION"
+                                      " SELECT id FROM days CROSS JOIN events"
+                                      " WHERE " STORE_EVENT_DAY " = day AND identity = ?4 AND id > ?1)"
+                                      " AND (?5 = 0 OR quarantined = 1)" PAGE
                       : CALLBACK_COLUMNS
                    "WHERE id IN (SELECT id FROM callbacks WHERE session_uuid = lower(?4)"
                    " UNION SELECT id FROM callbacks WHERE external_id = ?4 AND id > ?1)" PAGE;

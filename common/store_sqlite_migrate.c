@@ -20,10 +20,7 @@ const char store_schema_examjoint[] =
     " account TEXT NOT NULL, event TEXT, exam_id TEXT, respondent_id TEXT, admitted_on INTEGER,"
     " outcome TEXT, reason TEXT, identity TEXT, positions TEXT, quarantined INTEGER NOT NULL DEFAULT 0,"
     " deliveries INTEGER NOT NULL DEFAULT 1, last_received_at INTEGER NOT NULL, key BLOB, body TEXT);"
-    "CREATE UNIQUE INDEX events_key ON events(key) WHERE key IS NOT NULL;"
     "CREATE INDEX events_received ON events(received_at);"
-    "CREATE INDEX events_respondent ON events(respondent_id) WHERE respondent_id IS NOT NULL;"
-    "CREATE INDEX events_identity ON events(identity) WHERE identity IS NOT NULL;"
     "CREATE INDEX events_quarantined ON events(quarantined) WHERE quarantined = 1;"
     "CREATE TABLE deliveries(id INTEGER PRIMARY KEY, event_id INTEGER NOT NULL, number INTEGER NOT NULL,"
     " received_at INTEGER NOT NULL, body TEXT);"
@@ -36,6 +33,23 @@ const char store_schema_examjoint[] =
     "CREATE INDEX attempts_full ON attempts(full_at) WHERE full_at IS NOT NULL;"
     "CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
     "INSERT INTO counters VALUES('attempts', 0);";
+
+/* Those of `events` that were made otherwise once; the programs bear them as they were, only more slowly. The
+   same key always comes with the same exam. */
+static const struct {
+    const char *name, *sql;
+} event_indexes[] = {
+    {"events_key",
+     "CREATE UNIQUE INDEX events_key ON events(" STORE_EVENT_EXAM("exam_id") ", key)"
+                                                                             " WHERE key IS NOT NULL"},
+    {"events_respondent", "CREATE INDEX events_respondent ON events(" STORE_EVENT_DAY ", respondent_id)"
+                          " WHERE respondent_id IS NOT NULL"},
+    /* Before the one of identities is changed, which serves this question too. */
+    {"events_erased", "CREATE INDEX events_erased ON events(identity) WHERE identity = '" STORE_ERASED "'"},
+    {"events_identity", "CREATE INDEX events_identity ON events(" STORE_EVENT_DAY ", identity)"
+                        " WHERE identity IS NOT NULL"},
+};
+#define EVENT_INDEXES (sizeof event_indexes / sizeof event_indexes[0])
 
 /* No text equals an empty blob: so NULL equals NULL in the key, and nothing else does. */
 const char store_schema_proview[] =
@@ -163,15 +177,64 @@ static enum store_status create_schema(struct store *store, struct store_file *f
     if (tables > 0)
         return store_say(store, STORE_CORRUPT, "%s has tables, but was not made by examhook", file->path);
     struct buf sql = BUF_INIT;
-    buf_addf(&sql,
-             "BEGIN IMMEDIATE; %s PRAGMA user_version = %d; PRAGMA application_id = " APPLICATION_ID
-             "; COMMIT",
-             schema_of(file->area), STORE_SCHEMA);
+    buf_addf(&sql, "BEGIN IMMEDIATE; %s ", schema_of(file->area));
+    for (size_t i = 0; file->area == STORE_EXAMJOINT && i < EVENT_INDEXES; i++)
+        buf_addf(&sql, "%s; ", event_indexes[i].sql);
+    buf_addf(&sql, "PRAGMA user_version = %d; PRAGMA application_id = " APPLICATION_ID "; COMMIT",
+             STORE_SCHEMA);
     if (sqlite3_exec(file->db, buf_str(&sql), NULL, NULL, NULL) != SQLITE_OK) {
         status = store_fail(store, file, "creating the schema");
         sqlite3_exec(file->db, "ROLLBACK", NULL, NULL, NULL);
     }
     buf_release(&sql);
+    return status;
+}
+
+/* *as: the index is there, and made by just this SQL. */
+static enum store_status look_at_index(struct store *store, struct store_file *file, const char *name,
+                                       const char *sql, bool *as)
+{
+    sqlite3_stmt *statement = NULL;
+    enum store_status status = STORE_OK;
+    if (sqlite3_prepare_v2(file->db, "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1", -1,
+                           &statement, NULL) != SQLITE_OK)
+        return store_fail(store, file, "looking at the indexes");
+    store_bind_text(statement, 1, name);
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW || code == SQLITE_DONE) {
+        const char *there = code == SQLITE_ROW ? store_column_text(statement, 0) : NULL;
+        *as = there && strcmp(there, sql) == 0;
+    } else {
+        status = store_fail(store, file, "looking at the indexes");
+    }
+    sqlite3_finalize(statement);
+    return status;
+}
+
+/* Each in a transaction of its own, and its log moved into the file behind it: with many events an index is
+   large. */
+static enum store_status renew_indexes(struct store *store, struct store_file *file, size_t *renewed)
+{
+    enum store_status status = STORE_OK;
+    *renewed = 0;
+    for (size_t i = 0; i < EVENT_INDEXES && status == STORE_OK; i++) {
+        bool as = false;
+        status = look_at_index(store, file, event_indexes[i].name, event_indexes[i].sql, &as);
+        if (status != STORE_OK || as)
+            continue;
+        struct buf sql = BUF_INIT;
+        buf_addf(&sql, "BEGIN IMMEDIATE; DROP INDEX IF EXISTS %s; %s; COMMIT", event_indexes[i].name,
+                 event_indexes[i].sql);
+        if (sqlite3_exec(file->db, buf_str(&sql), NULL, NULL, NULL) != SQLITE_OK) {
+            status = store_fail(store, file, "making an index");
+            sqlite3_exec(file->db, "ROLLBACK", NULL, NULL, NULL);
+        } else {
+            ++*renewed;
+            /* A reader in the way: whoever commits next tries again. */
+            sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        }
+        buf_release(&sql);
+    }
     return status;
 }
 
@@ -244,7 +307,8 @@ static enum store_status migrate_roster(struct store *store, struct store_file *
     return *version == 0 ? create_roster(store, file) : STORE_OK;
 }
 
-static enum store_status migrate_file(struct store *store, struct store_file *file, int64_t *version)
+static enum store_status migrate_file(struct store *store, struct store_file *file, int64_t *version,
+                                      size_t *renewed)
 {
     if (file->area == STORE_ROSTER)
         return migrate_roster(store, file, version);
@@ -258,6 +322,8 @@ static enum store_status migrate_file(struct store *store, struct store_file *fi
         status = create_schema(store, file);
     if (status == STORE_OK && *version <= STORE_SCHEMA)
         status = set_journal(store, file);
+    if (status == STORE_OK && *version > 0 && *version <= STORE_SCHEMA && file->area == STORE_EXAMJOINT)
+        status = renew_indexes(store, file, renewed);
     return status;
 }
 
@@ -266,6 +332,7 @@ static enum store_status migrate_area(struct store *store, struct store_file *fi
     const char *label = store_file_label(file->area);
     int64_t version = 0;
     bool made_key = false;
+    size_t renewed = 0;
     /* An area's lock is older than its file, and outlives it. */
     struct stat there;
     bool anew = lstat(file->path, &there) != 0 && stat(file->lock_path, &there) == 0;
@@ -274,7 +341,7 @@ static enum store_status migrate_area(struct store *store, struct store_file *fi
         status = store_file_lock(store, file);
     if (status != STORE_OK)
         return status;
-    status = migrate_file(store, file, &version);
+    status = migrate_file(store, file, &version, &renewed);
     if (status == STORE_OK && version > STORE_SCHEMA + 1)
         status = store_say(store, STORE_NEW, "%s has schema %lld, made by a newer examhook", label,
                            (long long)version);
@@ -296,6 +363,8 @@ static enum store_status migrate_area(struct store *store, struct store_file *fi
         buf_addf(said, "%s: has the newer schema %lld, left as it is\n", label, (long long)version);
     else
         buf_addf(said, "%s: has schema %d already%s\n", label, STORE_SCHEMA, journal);
+    if (version > 0 && renewed > 0)
+        buf_addf(said, "%s: %zu indexes made anew\n", label, renewed);
     if (made_key)
         buf_adds(said, "identity.key: created\n");
     return STORE_OK;
