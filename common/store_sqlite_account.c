@@ -238,7 +238,7 @@ static enum store_status remove_of_area(struct removal *removal, const struct ta
 /* A sweep that finds nothing old: it cuts the logs and overwrites what remains. */
 static enum store_status overwrite(struct removal *removal)
 {
-    struct store_sweep_rule rule = {.before_ms = 1, .now_ms = clock_now_ms(), .scrub_areas = removal->dirty};
+    struct store_sweep_rule rule = {.before_ms = 1, .now_ms = 1, .scrub_areas = removal->dirty};
     struct store_purged purged;
     if (!removal->dirty)
         return STORE_OK;

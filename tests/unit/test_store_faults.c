@@ -707,6 +707,23 @@ static enum store_status erase_callbacks(struct scratch *scratch)
     return round_of(scratch->store, status);
 }
 
+/* The callbacks' account, and the events'. */
+static enum store_status remove_accounts(struct scratch *scratch)
+{
+    struct store_removed removed = {0};
+    enum store_status status = store_account_remove(scratch->store, "acme", NULL, NULL, &removed);
+    return status == STORE_OK ? store_account_remove(scratch->store, "main", NULL, NULL, &removed) : status;
+}
+
+static enum store_status count_rated(struct scratch *scratch)
+{
+    int64_t place = 0, rated = 0;
+    enum store_status status = store_sessions_last(scratch->store, &place);
+    if (status == STORE_OK)
+        status = store_account_rated(scratch->store, "acme", 0, &rated);
+    return status;
+}
+
 static enum store_status backup(struct scratch *scratch)
 {
     char folder[128];
@@ -933,7 +950,8 @@ static void care(void **state)
 {
     TRY({"purge", purge, true}, {"retention", retention, true}, {"backup", backup, false},
         {"opening", open_anew, false}, {"migrate", migrate, false},
-        {"migrate from nothing", migrate_from_nothing, false}, {"check", check, false});
+        {"migrate from nothing", migrate_from_nothing, false}, {"check", check, false},
+        {"accounts removed", remove_accounts, true}, {"the rated", count_rated, false});
 }
 
 static void erasing(void **state)
