@@ -15,11 +15,14 @@
 
 #define INTAKE_STEP 8  /* callbacks taken in at a time ... */
 #define INTAKE_MOST 96 /* ... up to so many in one round, ... */
-#define INTAKE_MS 10   /* ... or until it has lasted for so long */
-#define GATHER_MS 20   /* results are waited for so long, to be written together */
-#define TROUBLE 3      /* fetches in a row that failed for their host's sake: it is in trouble */
-#define WRITE_TRIES 3  /* then a result is dropped, and the lease expires */
-#define STOP_TRIES 3   /* rounds that try to give leases back at the end */
+#define INTAKE_MS 10   /* ... or until it has lasted for so long; ... */
+#define BESIDE_MS 3    /* ... for so long where transfers are under way: their ends wait for the round's */
+#define GATHER_MS 20   /* results are waited for so long at least, to be written together, ... */
+#define GATHER_MOST_MS 100
+#define GATHER_ROUNDS 3 /* ... or, on a slow disk, for so many times what the last round took */
+#define TROUBLE 3       /* fetches in a row that failed for their host's sake: it is in trouble */
+#define WRITE_TRIES 3   /* then a result is dropped, and the lease expires */
+#define STOP_TRIES 3    /* rounds that try to give leases back at the end */
 
 enum job_state { JOB_WAITING, JOB_FLYING, JOB_ENDED };
 
@@ -200,6 +203,7 @@ static void session_done(struct worker *worker, struct job *job, struct talview_
     struct worker_account *account = job->account;
     bool refused = reply->outcome == TALVIEW_UNAUTHORIZED || reply->outcome == TALVIEW_FORBIDDEN;
     worker->flying--;
+    account->flying--;
     if (refused && job_again(worker, job))
         return;
     if (job->again && !refused)
@@ -238,9 +242,25 @@ static void on_done(void *context, void *tag, struct talview_reply *reply)
 
 /* --- Starting transfers --------------------------------------------------------------------------------- */
 
+/*
+ * How many transfers the account may have at a time. Where there are several, none has them all, and one
+ * whose host is in trouble has few: a backlog of sessions that each wait for a time-out would hold up all
+ * others.
+ */
+static size_t transfers_of(const struct worker *worker, const struct worker_account *account)
+{
+    size_t most = (size_t)worker->config->transfers_max;
+    if (worker->served_count > 1) {
+        most = account->trouble >= TROUBLE ? most / 8 : most - most / 4;
+        most = most > 0 ? most : 1;
+    }
+    return most;
+}
+
 static void job_fly(struct worker *worker, struct job *job)
 {
-    if (worker->flying >= (size_t)worker->config->transfers_max)
+    if (worker->flying >= (size_t)worker->config->transfers_max ||
+        job->account->flying >= transfers_of(worker, job->account))
         return;
     job->token_at_ms = job->account->login.obtained_at_ms;
     if (!talview_session_start(worker->talview, job->account->target, job->uuid, job->account->login.token,
@@ -252,6 +272,7 @@ static void job_fly(struct worker *worker, struct job *job)
     }
     job->state = JOB_FLYING;
     worker->flying++;
+    job->account->flying++;
 }
 
 static void job_advance(struct worker *worker, struct job *job)
@@ -299,17 +320,34 @@ static size_t jobs_in(const struct worker *worker, enum job_state state)
     return n;
 }
 
-/* How many sessions may be leased. Those that wait for a login leave room for other accounts' (and their
-   account is left alone meanwhile). */
+/* Waits for nothing but a transfer's end. Those that wait for a login leave room for other accounts' (and
+   their account is left alone meanwhile). */
+static bool is_ready(const struct job *job)
+{
+    return job->state == JOB_WAITING && !(job->account && job->account->logging_in);
+}
+
+/* How many sessions may be leased: as many again as may be under way, so that a transfer that ends is
+   followed by another at once, and not after the next round's commit. */
 static size_t room(const struct worker *worker)
 {
-    size_t taken = worker->flying;
-    for (size_t i = 0; i < worker->job_count; i++) {
-        const struct job *job = worker->jobs[i];
-        taken += job->state == JOB_WAITING && !(job->account && job->account->logging_in);
-    }
-    size_t most = (size_t)worker->config->transfers_max;
+    size_t taken = worker->flying, most = 2 * (size_t)worker->config->transfers_max;
+    for (size_t i = 0; i < worker->job_count; i++)
+        taken += is_ready(worker->jobs[i]);
     return taken < most ? most - taken : 0;
+}
+
+/* Too few are at hand to wait with the next round until there are results to write. */
+static bool runs_dry(const struct worker *worker)
+{
+    size_t most = (size_t)worker->config->transfers_max, enough = (most + 1) / 2, at_hand = 0;
+    bool full = worker->flying >= most;
+    for (size_t i = 0; i < worker->job_count && at_hand < enough; i++) {
+        const struct job *job = worker->jobs[i];
+        at_hand += is_ready(job) &&
+                   (full || (job->account && job->account->flying < transfers_of(worker, job->account)));
+    }
+    return at_hand < enough && room(worker) > 0;
 }
 
 static void note_strangers(struct worker *worker)
@@ -355,17 +393,10 @@ static size_t open_jobs(const struct worker *worker, const struct worker_account
     return n;
 }
 
-/*
- * How many more transfers the account may have. Where there are several, none has them all, and one whose
- * host is in trouble has few: a backlog of sessions that each wait for a time-out would hold up all others.
- */
+/* How many more of the account's sessions may be leased. */
 static size_t share(const struct worker *worker, const struct worker_account *account)
 {
-    size_t most = (size_t)worker->config->transfers_max, has = open_jobs(worker, account);
-    if (worker->served_count > 1) {
-        most = account->trouble >= TROUBLE ? most / 8 : most - most / 4;
-        most = most > 0 ? most : 1;
-    }
+    size_t most = 2 * transfers_of(worker, account), has = open_jobs(worker, account);
     return has < most ? most - has : 0;
 }
 
@@ -447,9 +478,10 @@ static enum store_status take_callbacks_in(struct worker *worker, int64_t began,
 {
     enum store_status status = STORE_OK;
     size_t step = INTAKE_STEP;
+    int64_t most_ms = worker->flying > 0 ? BESIDE_MS : INTAKE_MS;
     *taken_in = 0;
     while (status == STORE_OK && step == INTAKE_STEP && *taken_in < INTAKE_MOST) {
-        if (*taken_in > 0 && clock_monotonic_ms() - began >= INTAKE_MS)
+        if (*taken_in > 0 && clock_monotonic_ms() - began >= most_ms)
             break;
         status = store_sessions_intake(worker->store, clock_now_ms(), worker->config->fetches_session_hour,
                                        INTAKE_STEP, &step);
@@ -493,9 +525,19 @@ static void clear_jobs(struct worker *worker, bool written, size_t old)
     worker->job_count = kept;
 }
 
+/* Nothing is sent or received while a round lasts, so that rounds are to be the smaller part of the time. */
+static int64_t gather_time(int64_t round_ms)
+{
+    int64_t ms = GATHER_ROUNDS * round_ms;
+    if (ms > GATHER_MOST_MS)
+        return GATHER_MOST_MS;
+    return ms > GATHER_MS ? ms : GATHER_MS;
+}
+
 static enum store_status do_round(struct worker *worker, bool stopping)
 {
     size_t old = worker->job_count, found = 0;
+    int64_t began = clock_monotonic_ms();
     enum store_status status = store_round_begin(worker->store, STORE_RATINGS);
     if (status == STORE_OK) {
         status = round_steps(worker, stopping, &found);
@@ -510,6 +552,7 @@ static enum store_status do_round(struct worker *worker, bool stopping)
     clear_jobs(worker, status == STORE_OK, old);
     note_strangers(worker);
     worker->last_round = clock_monotonic_ms();
+    worker->gather_ms = gather_time(worker->last_round - began);
     worker->idle = found == 0;
     return status;
 }
@@ -549,11 +592,11 @@ static enum store_status look(struct worker *worker)
 {
     int64_t now = clock_monotonic_ms();
     size_t ended = jobs_in(worker, JOB_ENDED);
-    bool write = ended > 0 && (now >= worker->last_round + GATHER_MS || worker->flying == 0);
+    bool write = ended > 0 && (now >= worker->last_round + worker->gather_ms || worker->flying == 0);
     if (worker->failing)
         write = write && now >= worker->next_look;
     if (!write) {
-        if (now < worker->next_look || room(worker) == 0)
+        if (now < worker->next_look || !runs_dry(worker))
             return STORE_OK;
         if (!worker->run->once && !anything_due(worker)) {
             worker->next_look = later_look(worker);
@@ -577,10 +620,11 @@ static bool logging_in(const struct worker *worker)
 static int64_t wait_time(const struct worker *worker)
 {
     int64_t now = clock_monotonic_ms();
+    int64_t written = worker->last_round + worker->gather_ms;
     if (jobs_in(worker, JOB_ENDED) > 0 && !worker->failing)
-        return worker->flying > 0 ? GATHER_MS : 0;
-    /* With no room the next round comes with a transfer's end, which ends the wait by itself. */
-    int64_t until = room(worker) > 0 || worker->failing ? worker->next_look : now + worker->config->poll_ms;
+        return worker->flying > 0 && written > now ? written - now : 0;
+    /* With enough at hand the next round comes with a transfer's end, which ends the wait by itself. */
+    int64_t until = runs_dry(worker) || worker->failing ? worker->next_look : now + worker->config->poll_ms;
     if (worker->deadline < until)
         until = worker->deadline;
     return until > now ? until - now : 0;

@@ -24,6 +24,7 @@ struct worker_account {
     bool unsaved;                   /* it could not be written yet */
     bool put;                       /* it was written in the round that runs */
     bool logging_in;
+    size_t flying;          /* its transfers under way, without a login's */
     int64_t given_up_at_ms; /* obtained_at_ms of the failed login after which nothing is left to give up */
     int64_t refused_at_ms;  /* obtained_at_ms of the token that was refused last; 0: none */
     int64_t hold_until;     /* monotonic: nothing is fetched until then */
@@ -49,8 +50,9 @@ struct worker {
     int64_t config_changed_ms;
     int64_t started_at, deadline; /* monotonic */
     int64_t next_look, last_round;
-    bool idle;    /* the last round found nothing to do */
-    bool failing; /* the store said no, and that was logged */
+    int64_t gather_ms; /* results are waited for so long, to be written together */
+    bool idle;         /* the last round found nothing to do */
+    bool failing;      /* the store said no, and that was logged */
 };
 
 /* Whether nothing may be asked of Talview for this account now. */
