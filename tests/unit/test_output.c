@@ -156,6 +156,12 @@ static void progress_says_how_far_and_how_long(void **state)
                         "x [===============>              ] 50%, 5 s left");
     assert_string_equal(progress_line("x", 10, 10, 9000, line), "x [==============================] 100%");
     assert_string_equal(progress_line("x", 11, 0, 0, line), "x [==============================] 100%");
+    assert_string_equal(progress_line("x", 1, 2, 599000, line),
+                        "x [===============>              ] 50%, 10 min left");
+    assert_string_equal(progress_plain("x", 1, 4, 60000, line), "x: 25%, 181 s left");
+    assert_string_equal(progress_plain("x", 1, 101, 60000, line), "x: 0%, 100 min left");
+    assert_string_equal(progress_plain("x", 4, 4, 60000, line), "x: 100%");
+    assert_string_equal(progress_plain("x", 0, 0, 60000, line), "x: 0%");
 }
 
 int main(void)
