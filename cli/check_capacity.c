@@ -442,9 +442,9 @@ void check_capacity(struct check_report *report, const struct config *config, st
     }
     if (!warnings)
         warnings = warn_of_minutes(report, capacity);
-    if (!warnings)
+    if (!warnings && largest.exam)
         say_largest(report, capacity, &largest);
-    else if (warnings > WARNINGS_MAX)
+    if (warnings > WARNINGS_MAX)
         check_line(report, CHECK_WARNING, "capacity", NULL, "and %d more such starts",
                    warnings - WARNINGS_MAX);
 }

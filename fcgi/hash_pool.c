@@ -184,7 +184,19 @@ static void wake_the_loop(const struct hash_pool *pool)
 static void leave_queue(struct hash_pool *pool, struct hash_task *task)
 {
     TAILQ_REMOVE(&pool->queue, task, link);
-    task->queued = false;
+    task->place = HASH_NOWHERE;
+}
+
+static void to_done(struct hash_pool *pool, struct hash_task *task)
+{
+    TAILQ_INSERT_TAIL(&pool->done, task, link);
+    task->place = HASH_DONE;
+}
+
+static void leave_done(struct hash_pool *pool, struct hash_task *task)
+{
+    TAILQ_REMOVE(&pool->done, task, link);
+    task->place = HASH_NOWHERE;
 }
 
 static void put_off(struct hash_pool *pool, struct hash_task *task, int64_t at_us)
@@ -202,7 +214,7 @@ static void refuse_the_hopeless(struct hash_pool *pool, int64_t at_us)
         leave_queue(pool, last);
         turns_leave(&pool->turns, last->kind);
         put_off(pool, last, at_us);
-        TAILQ_INSERT_TAIL(&pool->done, last, link);
+        to_done(pool, last);
     }
 }
 
@@ -218,7 +230,7 @@ static void finish(struct hash_pool *pool, struct hash_task *task, int64_t took_
         put_off(pool, task, now_us());
     wanted = task->owner != NULL;
     if (wanted)
-        TAILQ_INSERT_TAIL(&pool->done, task, link);
+        to_done(pool, task);
     refuse_the_hopeless(pool, now_us());
     bool some = !TAILQ_EMPTY(&pool->done);
     pthread_mutex_unlock(&pool->lock);
@@ -236,8 +248,10 @@ static struct hash_task *next_task(struct hash_pool *pool)
         pthread_cond_wait(&pool->wake, &pool->lock);
     if (!pool->stop)
         task = TAILQ_FIRST(&pool->queue);
-    if (task)
+    if (task) {
         leave_queue(pool, task);
+        task->place = HASH_RUNNING;
+    }
     pthread_mutex_unlock(&pool->lock);
     return task;
 }
@@ -357,7 +371,7 @@ bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, bool room)
     bool added = room && turns_enter(&pool->turns, task->kind, task->job.who, at_us,
                                      task->deadline_ms * 1000 - at_us, pool->queue_max + pool->thread_count);
     if (added) {
-        task->queued = true;
+        task->place = HASH_QUEUED;
         TAILQ_INSERT_TAIL(&pool->queue, task, link);
         pthread_cond_signal(&pool->wake);
     } else {
@@ -372,36 +386,29 @@ struct hash_task *hash_pool_take(struct hash_pool *pool)
     pthread_mutex_lock(&pool->lock);
     struct hash_task *task = TAILQ_FIRST(&pool->done);
     if (task)
-        TAILQ_REMOVE(&pool->done, task, link);
+        leave_done(pool, task);
     pthread_mutex_unlock(&pool->lock);
     return task;
-}
-
-static bool is_done(const struct hash_pool *pool, const struct hash_task *task)
-{
-    const struct hash_task *at;
-    TAILQ_FOREACH(at, &pool->done, link)
-    {
-        if (at == task)
-            return true;
-    }
-    return false;
 }
 
 /* True: nobody else has it, free it. Else a thread has it, and frees it. */
 static bool forget(struct hash_pool *pool, struct hash_task *task)
 {
-    if (task->queued) {
+    switch (task->place) {
+    case HASH_QUEUED:
         leave_queue(pool, task);
         turns_leave(&pool->turns, task->kind);
         return true;
+    case HASH_RUNNING:
+        task->owner = NULL;
+        return false;
+    case HASH_DONE:
+        leave_done(pool, task);
+        break;
+    case HASH_NOWHERE:
+        break;
     }
-    if (is_done(pool, task)) {
-        TAILQ_REMOVE(&pool->done, task, link);
-        return true;
-    }
-    task->owner = NULL;
-    return false;
+    return true;
 }
 
 void hash_pool_drop(struct hash_pool *pool, struct hash_task *task)

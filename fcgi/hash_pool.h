@@ -14,13 +14,16 @@
 
 struct hash_pool;
 
+/* Where the pool has a task; its own. */
+enum hash_place { HASH_NOWHERE, HASH_QUEUED, HASH_RUNNING, HASH_DONE };
+
 /* A check on its way. The pool owns it from hash_pool_add() on; it comes back by hash_pool_take(). */
 struct hash_task {
     struct hash_job job;
     int64_t deadline_ms; /* monotonic */
     void *owner;         /* whose it is; NULL: nobody waits any more (see hash_pool_drop) */
     int kind;            /* the pool's own: of the hash */
-    bool queued;         /* the pool's own */
+    enum hash_place place;
     TAILQ_ENTRY(hash_task) link;
 };
 
