@@ -31,14 +31,17 @@ static const char *find_python(void)
     return NULL;
 }
 
-/* Nobody else may have written what we run. */
+/* Nobody else may have written what we run; the group that is only ours, as many users have one, is we. */
 static int check_program(struct cli *cli, const char *path)
 {
     struct stat st;
+    mode_t others = S_IWGRP | S_IWOTH;
 
     if (stat(path, &st))
         return cli_failed(cli, "the stand-in %s: %s", path, strerrordesc_np(errno));
-    if (!S_ISREG(st.st_mode) || (st.st_mode & (S_IWGRP | S_IWOTH)) || (st.st_uid && st.st_uid != geteuid()))
+    if (st.st_uid == geteuid() && st.st_gid == getegid())
+        others = S_IWOTH;
+    if (!S_ISREG(st.st_mode) || (st.st_mode & others) || (st.st_uid && st.st_uid != geteuid()))
         return cli_failed(
             cli, "the stand-in %s is not run: it must be a file of root's or ours that nobody else can write",
             path);

@@ -41,6 +41,7 @@ class Stage(Site):
     """A site whose configuration has the account, as `--setup` printed it."""
 
     def __init__(self, conf=CONF, roster=ROSTER, setup=True, **how):
+        self.begun = []
         super().__init__(conf, [("acme", roster)] if roster else [], **how)
         if setup:
             self.set_up()
@@ -66,9 +67,17 @@ class Stage(Site):
 
     def begin(self, candidates, within, *more):
         """One that goes on while others look."""
-        return subprocess.Popen([os.path.join(BUILD, "examhook"), "--config", self.conf_path,
-                                 *self.arguments(candidates, within, *more)], stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        self.begun.append(subprocess.Popen([os.path.join(BUILD, "examhook"), "--config", self.conf_path,
+                                            *self.arguments(candidates, within, *more)], stdin=subprocess.DEVNULL,
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                           env=environment()))
+        return self.begun[-1]
+
+    def close(self):
+        for process in self.begun:
+            process.kill()
+            process.communicate()
+        super().close()
 
     def traces(self):
         """Where in the store a rehearsal's mark stands: in files whole, and in the remains of what was deleted."""
@@ -128,6 +137,7 @@ def test_listings_know_nothing_of_it_while_it_runs(stage):
     assert site.examhook("export", "--respondent", candidate).returncode == 1
     assert len(site.rows("roster", "list", "--json", "--account", "rehearsal")) == 8
     assert wait_for(lambda: site.rows("sessions", "--json", "--account", "rehearsal"), 30)
+    assert mark not in site.listings()
     check = site.examhook("check").stdout
     assert "for rehearsal" not in check and "of rehearsal" not in check and "2 lines for acme" in check
     calls.examjoint(site, calls.admitted("real-respondent"))
