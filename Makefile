@@ -69,6 +69,7 @@ help:
 	@echo 'make torture-bulk    import, export, backup, purge beside intake: what events notice of them'
 	@echo 'make timing          do secrets, or who is a candidate, show in the time an answer takes?'
 	@echo 'make bench           beside peers and ceilings, as ratios; $(BUILD)/bench.json, .md, .svg  [QUICK=1] [SHORT=1: no peers] [BENCH=--parts=intake]'
+	@echo 'make bench-growth    what a request, a listing, an import cost with EVENTS=10000000 CANDIDATES=200000 [FOLDER=]; some 7 GB of disk'
 	@echo 'make coverage        lines of common/ and fcgi/ that tests and corpora run (gcovr)'
 	@echo 'make deb             the Debian package, in $(BUILD)/deb'
 	@echo 'make check-deb       builds and judges it, and installs, upgrades, removes it in throw-away Debians (as root)'
@@ -184,6 +185,18 @@ bench:
 	@$(if $(SHORT),,deploy/deps bench || echo 'bench: a peer that is not installed is named as not run')
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(PYTHON) tests/bench/bench.py --build $(BUILD) --mode $(if $(SHORT),short,$(if $(QUICK),quick,full)) $(BENCH)
+
+# How cost grows: a store of EVENTS beside an empty one. The seeding takes minutes, and some 700 bytes of disk for each
+# event while it runs. EVENTS=100000,1000000 makes several; [FOLDER=] where; [GROWTH='--rounds 1 --parts lists']
+EVENTS ?= 10000000
+CANDIDATES ?= 200000
+FOLDER ?=
+GROWTH ?=
+.PHONY: bench-growth
+bench-growth:
+	@deploy/deps bench-short
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(PYTHON) tests/bench/growth/growth.py --build $(BUILD) --events '$(EVENTS)' --candidates $(CANDIDATES) $(if $(FOLDER),--folder '$(FOLDER)') $(GROWTH)
 
 # How many lines of common/ and fcgi/ the tests and the fuzz targets' corpora run: build/coverage/.
 coverage:

@@ -1,0 +1,121 @@
+"""A store of 100,000 events, as months of exams leave it: listings hold a page of it, not the whole, and their first
+line is there long before the last row was read. What it costs is measured by `make bench-growth`."""
+import fcntl
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import hardening
+from support import BUILD, LANGUAGES, TOP, WRAP, environment
+
+sys.path.insert(0, os.path.join(TOP, "tests", "bench", "growth"))
+import seed  # noqa: E402
+
+NOW_MS = 1764000000000
+MANY, FEW = 100000, 1000
+LISTINGS = {"events": ["events"], "events-json": ["events", "--json"], "export": ["export"],
+            "export-csv": ["export", "--format", "csv"], "sessions": ["sessions"], "sessions-json": ["sessions", "--json"],
+            "sessions-csv": ["export", "--format", "csv", "--what", "sessions"]}
+
+
+class Filled:
+    def __init__(self, folder, events):
+        self.store = os.path.join(folder, "store")
+        self.conf = os.path.join(folder, "examhook.conf")
+        with open(os.open(self.conf, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as f:
+            f.write("[store]\nurl = sqlite:%s\n[verify]\nlanguages = %s\n[examjoint main]\nclient_id = a\n"
+                    "client_secret = b-0123456789abcdef\n[fields]\n0 = id\n" % (self.store, LANGUAGES))
+        subprocess.run(self.command("migrate"), check=True, stdout=subprocess.DEVNULL, env=environment())
+        self.seed = seed.Store(self.store, events, 1000, NOW_MS)
+        self.seed.fill()
+
+    def command(self, *words):
+        return [*WRAP, os.path.join(BUILD, "examhook"), "--config", self.conf, *words]
+
+    def start(self, *words):
+        return subprocess.Popen(self.command(*words), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment())
+
+    def bytes(self):
+        return sum(os.path.getsize(os.path.join(where, name)) for where, _, names in os.walk(self.store)
+                   for name in names if name.endswith(".db"))
+
+
+@pytest.fixture(scope="module", name="many")
+def many_events(tmp_path_factory):
+    return Filled(str(tmp_path_factory.mktemp("many")), MANY)
+
+
+@pytest.fixture(scope="module", name="few")
+def few_events(tmp_path_factory):
+    return Filled(str(tmp_path_factory.mktemp("few")), FEW)
+
+
+def of_process(pid, file, name):
+    with open("/proc/%d/%s" % (pid, file), encoding="ascii", errors="replace") as f:
+        return int(re.search(r"^%s:\s+(\d+)" % name, f.read(), re.M).group(1))
+
+
+def whole(filled, *words):
+    """How many lines it printed, and the most memory it had, in KiB, seen up to its last output: a short pipe, so that
+    it is still there when that is read."""
+    process, lines, peak = filled.start(*words), 0, 0
+    fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+    while True:
+        data = os.read(process.stdout.fileno(), 4096)
+        if not data:
+            break
+        lines += data.count(b"\n")
+        try:
+            peak = max(peak, of_process(process.pid, "status", "VmHWM"))
+        except (OSError, AttributeError):
+            pass # it ended: what it had is known from the output before
+    process.stdout.close()
+    assert process.wait() == 0
+    return lines, peak
+
+
+def test_what_was_seeded_is_whole(many):
+    assert seed.check(many.store) == []
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_a_listing_holds_a_page_and_not_the_whole(many, few, name):
+    if WRAP or hardening.sanitized(os.path.join(BUILD, "examhook")):
+        pytest.skip("what valgrind or a sanitizer holds says nothing")
+    lines, peak = whole(many, *LISTINGS[name])
+    few_lines, few_peak = whole(few, *LISTINGS[name])
+    if "sessions" not in name:
+        assert lines > MANY and few_lines > FEW
+    assert lines > 10 * few_lines and few_peak > 1024
+    # The caches of SQLite fill up: 2 MiB for each file.
+    assert peak < few_peak + 8 * 1024, "%d KiB for %d lines, %d KiB for %d" % (peak, lines, few_peak, few_lines)
+
+
+@pytest.mark.parametrize("name", ["events", "events-json", "export", "export-csv"])
+def test_the_first_line_is_there_long_before_the_last_row_is_read(many, name):
+    process = many.start(*LISTINGS[name])
+    try:
+        assert process.stdout.readline()
+        # It stands still behind a full pipe by now, or soon.
+        assert of_process(process.pid, "io", "rchar") < many.bytes() // 4
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def test_one_persons_story_reads_little_of_it(many):
+    sitting = many.seed.sitting(many.seed.sittings // 2 // 10 * 10)
+    for identity, least in ((sitting.respondent, 2), (sitting.identity, 1)):
+        seen = os.path.join(os.path.dirname(many.conf), "reads")
+        done = subprocess.run(["strace", "-f", "-qq", "-e", "trace=pread64", "-o", seen,
+                               *many.command("respondent", identity)],
+                              stdout=subprocess.PIPE, env=environment(), check=True)
+        assert done.stdout.count(b"\n") > least
+        with open(seen, encoding="ascii", errors="replace") as f:
+            read = sum(int(n) for n in re.findall(r"= (\d+)$", f.read(), re.M))
+        assert 0 < read < many.bytes() // 4
