@@ -106,7 +106,8 @@ struct store_event {
     const char *positions; /* a verification's positions received, "0,1" */
     const char *body;      /* redacted JSON; NULL for a verification */
     bool quarantined;
-    const unsigned char *key;        /* SECRET_DIGEST_BYTES (32): equal for repeats; NULL: every one counts */
+    const unsigned char *key;        /* SECRET_DIGEST_BYTES (32): equal for repeats, which have the same exam,
+                                        admitted_on        and respondent; NULL: every one counts */
     const unsigned char *erased_key; /* the key of one that was erased, see STORE_ERASED; NULL: not asked */
 };
 

@@ -50,6 +50,10 @@
  * the day. A lookup by an id asks each day that has rows (STORE_EVENT_DAYS), one step in the index for each.
  */
 #define STORE_EVENT_EXAM(exam_id) "ifnull(substr(" exam_id ", -8), '')"
+/* Within an exam by time, as admissions come, and by the end of the id, which is where one that is counted up
+ * differs from the one before. */
+#define STORE_EVENT_TIME(admitted_on) "ifnull(" admitted_on ", 0)"
+#define STORE_EVENT_PERSON(respondent_id) "ifnull(substr(" respondent_id ", -8), '')"
 #define STORE_EVENT_DAY "received_at / 86400000"
 #define STORE_EVENT_DAYS                                                                                 \
     "WITH RECURSIVE days(day) AS (SELECT min(received_at) / 86400000 FROM events UNION ALL"              \

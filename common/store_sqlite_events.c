@@ -89,14 +89,20 @@ static enum store_status find_key(struct store *store, struct store_file *file,
     enum store_status status = STORE_OK;
     const char *body = event->body;
     sqlite3_stmt *statement =
-        store_statement(store, file, FIND_KEY,
-                        "SELECT id, deliveries, body FROM events WHERE key = ?1"
-                        " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM("?2"),
-                        &status);
+        store_statement(
+            store, file, FIND_KEY,
+            "SELECT id, deliveries, body FROM events WHERE key = ?1"
+            " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM("?2") " AND " STORE_EVENT_TIME("admitt"
+                                                                                                      "ed_on") " = " STORE_EVENT_TIME(
+                "?3") " AND " STORE_EVENT_PERSON("respondent_id") " = " STORE_EVENT_PERSON("?4"),
+            &status);
     if (!statement)
         return status;
     bind_key(statement, 1, event->key);
     store_bind_text(statement, 2, event->exam_id);
+    if (event->has_admitted_on)
+        sqlite3_bind_int64(statement, 3, event->admitted_on_ms);
+    store_bind_text(statement, 4, event->respondent_id);
     int code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
         const char *first = store_column_text(statement, 2);
@@ -134,12 +140,15 @@ static enum store_status count_erased(struct store *store, struct store_file *fi
                                       const struct store_event *event, bool *there)
 {
     enum store_status status = STORE_OK;
-    sqlite3_stmt *statement =
-        store_statement(store, file, COUNT_ERASED,
-                        "UPDATE events SET deliveries = deliveries + 1,"
-                        " last_received_at = max(last_received_at, ?2) WHERE key = ?1"
-                        " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM("?3"),
-                        &status);
+    sqlite3_stmt *statement = store_statement(
+        store, file, COUNT_ERASED,
+        "UPDATE events SET deliveries = deliveries + 1,"
+        " last_received_at = max(last_received_at, ?2) WHERE key = ?1"
+        " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM("?3")
+        /* what named the person and the time is gone */
+        " AND " STORE_EVENT_TIME("admitted_on") " = 0"
+                                                " AND " STORE_EVENT_PERSON("respondent_id") " = ''",
+        &status);
     if (!statement)
         return status;
     bind_key(statement, 1, event->erased_key);

@@ -35,13 +35,13 @@ const char store_schema_examjoint[] =
     "INSERT INTO counters VALUES('attempts', 0);";
 
 /* Those of `events` that were made otherwise once; the programs bear them as they were, only more slowly. The
-   same key always comes with the same exam. */
+   same key always comes with the same exam, time and respondent. */
 static const struct {
     const char *name, *sql;
 } event_indexes[] = {
     {"events_key",
-     "CREATE UNIQUE INDEX events_key ON events(" STORE_EVENT_EXAM("exam_id") ", key)"
-                                                                             " WHERE key IS NOT NULL"},
+     "CREATE UNIQUE INDEX events_key ON events(" STORE_EVENT_EXAM("exam_id") ", " STORE_EVENT_TIME(
+         "admitted_on") ", " STORE_EVENT_PERSON("respondent_id") ", key) WHERE key IS NOT NULL"},
     {"events_respondent", "CREATE INDEX events_respondent ON events(" STORE_EVENT_DAY ", respondent_id)"
                           " WHERE respondent_id IS NOT NULL"},
     /* Before the one of identities is changed, which serves this question too. */

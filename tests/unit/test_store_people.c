@@ -77,7 +77,7 @@ static bool put_event(struct store *store, const char *name, const char *respond
                                       .exam_id = "exam-1",
                                       .respondent_id = respondent,
                                       .has_admitted_on = true,
-                                      .admitted_on_ms = at,
+                                      .admitted_on_ms = NOW,
                                       .body = body,
                                       .key = key,
                                       .erased_key = erased};
