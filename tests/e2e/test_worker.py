@@ -683,9 +683,9 @@ def test_http2_streams_of_connections_that_end_now_and_then(world):
 def test_two_workers_fetch_nothing_twice_and_log_in_once(world):
     w = world({"transfers": "8"})
     sessions = w.callbacks(60)
-    w.control(default={"delay": 0.15}, login={"delay": 0.5})
+    w.control(default={"delay": 0.3}, login={"delay": 0.5})
     both = [w.daemon(), w.daemon()]
-    wait_for(lambda: w.in_state(*sessions), 20)
+    wait_for(lambda: w.in_state(*sessions), 30)
     for daemon in both:
         assert daemon.stop()[0] == 0
     counts = w.counts()
