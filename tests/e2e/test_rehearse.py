@@ -15,7 +15,7 @@ import calls
 from support import BUILD, PATIENCE, Site, TOP, environment, unique, wait_for, written_files
 
 STANDIN = os.path.join(TOP, "tests/standin/talview.py")
-# Of "horse"; cheap, since what is looked at is not how long a check takes.
+# Cheap, since what is looked at is mostly not how long a check takes.
 CONF = """
 [roster]
 hash = sha512crypt
@@ -34,6 +34,8 @@ path_token = token-0123456789abcdef
 0 = id
 1 = password
 """
+# About a quarter of a second each.
+BCRYPT_12 = "$2b$12$NHjwZ3zrl5rPEdb4bTe00eK3dAn1Ae8sPUdrecBDfLSZsJ/ysTMLi"
 ROSTER = "id,password,exam\n1001,horse,exam-1\n1002,horse,exam-1\n"
 
 
@@ -258,14 +260,27 @@ def test_the_next_one_removes_what_a_killed_one_left(stage):
     assert site.traces() == []
 
 
+def test_what_waits_for_its_check_when_it_is_killed_is_cleaned_too(stage):
+    """A quarter of a second for each, one at a time: their rows come after the kill."""
+    site = stage(roster="id,password_hash\n1,%s\n" % BCRYPT_12, verify="budget = 5s\nhash_threads = 1")
+    site.start(worker=False)
+    process = site.begin(15, 1, "--without-ratings")
+    assert wait_for(lambda: some_let_in(site), 30)
+    process.kill()
+    process.communicate(timeout=20)
+    done = site.examhook("rehearse", "--clean")
+    assert done.returncode == 0 and "waiting up to" in done.stderr, done.stderr
+    time.sleep(2)
+    assert site.traces() == [] and site.rows("events", "--json", "--account", "rehearsal") == []
+
+
 # --- Too much ---------------------------------------------------------------------------------------------------
 
 
 def test_refused_for_load_is_no_failure(stage):
     """One check at a time, a quarter of a second each: who cannot be checked within the second is told so, comes again,
     and is let in."""
-    bcrypt = "$2b$12$NHjwZ3zrl5rPEdb4bTe00eK3dAn1Ae8sPUdrecBDfLSZsJ/ysTMLi"
-    site = stage(roster="id,password_hash\n1,%s\n" % bcrypt, verify="budget = 1s\nhash_threads = 1")
+    site = stage(roster="id,password_hash\n1,%s\n" % BCRYPT_12, verify="budget = 1s\nhash_threads = 1")
     site.start(worker=False)
     done = site.rehearse(20, 1, "--without-ratings", "--json")
     assert done.returncode == 0, (done.stdout, done.stderr)
@@ -382,6 +397,24 @@ def test_the_standin_is_found_where_it_is_installed(stage):
     shutil.copy(STANDIN, site.path("usr/share/examhook"))
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert done.returncode == 0 and "ca_file = " + site.path("certificates/ca.pem") in done.stdout, done.stderr
+
+
+def test_the_accounts_own_fields_and_protections_are_used(stage):
+    """Another form of sign-in, and a callback that is protected in all three ways."""
+    site = stage()
+    with open(site.conf_path, encoding="utf-8") as f:
+        text = f.read()
+    text = text.replace("[examjoint rehearsal fields]\n0 = id\n1 = password\n",
+                        "[examjoint rehearsal fields]\n3 = email\n4 = password\n7 = matriculation\n")
+    text = text.replace("header_name = ", "path_token = a-path-token-0123456789\nbasic_user = user\n"
+                        "basic_password = p:ass w\u00f6rd\nheader_name = ")
+    with open(site.conf_path, "w", encoding="utf-8") as f:
+        f.write(text)
+    site.start(worker=False)
+    done = site.rehearse(4, 1, "--without-ratings", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["terminations"]["answered"] == 4
+    assert site.traces() == []
 
 
 def test_a_proxy_leads_to_no_standin(stage):

@@ -1,6 +1,8 @@
 /* The arithmetic of a rehearsal; and its account in the store: out of every listing, and removed whole. */
 #include "store_scratch.h"
 
+#include <sqlite3.h>
+
 #include "../../cli/rehearse.h"
 
 #define NOW INT64_C(1790000000000)
@@ -380,6 +382,43 @@ static void a_removal_that_was_stopped_is_gone_on_with(void **state)
     assert_int_equal(files_with(scratch, "CANARY"), 1);
 }
 
+/* As the ExamJoint program has it: one area, and the others not even open. */
+static void only_open_areas_are_touched(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store_removed removed = {0};
+    fill(scratch->store);
+    store_free(scratch->store);
+    scratch->store = scratch_open(scratch, STORE_EXAMJOINT, STORE_PROVIEW, 5000);
+    assert_stored(scratch->store,
+                  store_account_remove(scratch->store, STORE_REHEARSAL, NULL, NULL, &removed));
+    assert_int_equal(removed.events, 170);
+    assert_int_equal(removed.callbacks + removed.sessions, 0);
+}
+
+/* What is deleted and not yet overwritten is overwritten by the next try, though nothing is left to delete.
+ */
+static void bytes_that_a_reader_held_go_later(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    struct store_removed removed = {0};
+    char path[128];
+    sqlite3 *reader = NULL;
+    put_events(store, STORE_REHEARSAL, "CANARY", 20);
+    (void)snprintf(path, sizeof path, "%s/store/examjoint/events.db", scratch->folder);
+    assert_int_equal(sqlite3_open_v2(path, &reader, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM events", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(store_account_remove(store, STORE_REHEARSAL, NULL, NULL, &removed), STORE_BUSY);
+    assert_non_null(strstr(store_message(store), "may remain"));
+    assert_int_equal(removed.events, 20);
+    assert_true(files_with(scratch, "CANARY") > 0);
+    sqlite3_close(reader);
+    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, &removed));
+    assert_int_equal(removed.events, 20);
+    assert_int_equal(files_with(scratch, "CANARY"), 0);
+}
+
 static void ratings_are_counted_behind_a_place(void **state)
 {
     struct scratch *scratch = *state;
@@ -407,6 +446,8 @@ int main(void)
         scratch_test(a_retry_of_all_leaves_it_alone),
         scratch_test(all_of_it_is_removed_and_nothing_else),
         scratch_test(a_removal_that_was_stopped_is_gone_on_with),
+        scratch_test(only_open_areas_are_touched),
+        scratch_test(bytes_that_a_reader_held_go_later),
         scratch_test(ratings_are_counted_behind_a_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
