@@ -76,7 +76,8 @@ static void test_second_version(void **state)
 static void test_first_version(void **state)
 {
     const char *folder = *state;
-    put(folder, "self", "5:memory:/m\n4:cpuacct,cpu:/box\n3:cpuset:/other\n1:name=systemd:/\n0::/\n");
+    put(folder, "self",
+        "nonsense\n5:memory:/m\n4:cpuacct,cpu:/box\n3:cpuset:/other\n1:name=systemd:/\n0::/\n");
     put(folder, "cpu/box/cpu.cfs_quota_us", "-1\n");
     put(folder, "cpu/box/cpu.cfs_period_us", "100000\n");
     assert_int_equal(quota(folder), 0);

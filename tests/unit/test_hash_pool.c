@@ -48,6 +48,12 @@ static int teardown(void **state)
     return 0;
 }
 
+static void wait_ms(int64_t ms)
+{
+    struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
+    nanosleep(&pause, NULL);
+}
+
 static struct hash_task *task_for(const struct scene *s, const char *password, int64_t budget_ms)
 {
     struct hash_task *task = hash_task_new((void *)(uintptr_t)s, clock_monotonic_ms() + budget_ms);
@@ -174,6 +180,16 @@ static void test_drop(void **state)
     assert_true(last->job.match);
     hash_task_free(last);
     assert_null(hash_pool_take(pool));
+    /* One that is done and was not taken yet. */
+    struct hash_task *done = task_for(s, "right", WAIT_MS);
+    uint64_t count;
+    assert_true(read(s->done_fd, &count, sizeof count) < 0 || count > 0);
+    assert_true(hash_pool_add(pool, done, true));
+    struct pollfd p = {.fd = s->done_fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+    hash_pool_drop(pool, done);
+    assert_null(hash_pool_take(pool));
+    hash_pool_set_queue(pool, 1);
     hash_pool_free(pool);
 }
 
@@ -197,13 +213,6 @@ static void test_in_order(void **state)
     hash_pool_free(pool);
 }
 
-static void free_slot_after(int64_t ms, int slot)
-{
-    struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&pause, NULL);
-    close(slot);
-}
-
 /* Checks became slow after places were given: whoever cannot be done in time, the latest first, is told so
  * at once and not at the deadline; those before keep their place. */
 static void test_given_in_vain(void **state)
@@ -223,7 +232,8 @@ static void test_given_in_vain(void **state)
         deadline = task->deadline_ms;
         assert_true(hash_pool_add(pool, task, true));
     }
-    free_slot_after(500, slot); /* the first check is seen to take half a second */
+    wait_ms(500);
+    close(slot); /* the first check is seen to take half a second */
     int done = 0, refused = 0;
     for (int i = 0; i < 302; i++) {
         struct hash_task *task = wait_for_one(s, pool);
@@ -254,6 +264,7 @@ static void test_give_up(void **state)
     struct hash_task *running = task_for(s, "right", WAIT_MS), *queued = task_for(s, "right", WAIT_MS);
     assert_true(hash_pool_add(pool, running, true));
     assert_true(hash_pool_add(pool, queued, true));
+    wait_ms(200); /* until the thread has the first one, which waits for its slot */
     queued = hash_pool_give_up(pool, queued);
     running = hash_pool_give_up(pool, running);
     assert_ptr_equal(queued->owner, s);

@@ -244,6 +244,24 @@ static void dummies(void **state)
     assert_false(check_text(password_default_dummy(), ""));
 }
 
+static void guessed_costs(void **state)
+{
+    static const char *const dearer[] = {"$y$j/.$x",
+                                         "$2b$04$Nobody.Has.This.Salt0.",
+                                         "$6$x",
+                                         YESCRYPT_HUNTER2,
+                                         "$2b$10$Nobody.Has.This.Salt0.",
+                                         "$y$jBT$x",
+                                         "$6$rounds=1000000$x",
+                                         "$2b$14$Nobody.Has.This.Salt0.",
+                                         "$6$rounds=5000000$x"};
+    (void)state;
+    assert_true(password_cost_guess_us(dearer[0]) >= 1);
+    for (size_t i = 1; i < sizeof dearer / sizeof *dearer; i++)
+        assert_true(password_cost_guess_us(dearer[i]) > password_cost_guess_us(dearer[i - 1]));
+    assert_int_equal(password_cost_guess_us("no hash"), password_cost_guess_us(password_default_dummy()));
+}
+
 static void made_like_another(void **state)
 {
     static const char *const like[] = {"$2y$05$3mFC35/GjLoMXhFEl8b0bOzCdLqacDjMgpsUIOtasAHAr5rBdb8By",
@@ -316,6 +334,7 @@ int main(void)
         cmocka_unit_test(strange_passwords),
         cmocka_unit_test(made_hashes),
         cmocka_unit_test(dummies),
+        cmocka_unit_test(guessed_costs),
         cmocka_unit_test(made_like_another),
         cmocka_unit_test(few_page_faults),
     };

@@ -79,6 +79,8 @@ static void test_kinds_count_what_they_cost(void **state)
     /* Before any was measured, what the cost in the hash says: dearer is guessed dearer. */
     int more = turns_kind(turns, "$2b$14$Nobody.Has.This.Salt0."), less = turns_kind(turns, "$6$salt");
     assert_true(turns->kinds[more].us > 100 * turns->kinds[less].us);
+    /* What is no hash is checked as the default dummy. */
+    assert_int_equal(turns_kind(turns, "nonsense"), cheap);
     /* More kinds than are told apart are no trouble. */
     for (int cost = 4; cost <= 16; cost++) {
         char setting[64];
