@@ -340,10 +340,12 @@ $(STATIC)/proview: $(call obj,fcgi/proview_main.c $(PROVIEW_SRC)) $(SERVER_OBJ) 
 	@mkdir -p $(@D)
 	$(STATIC_LINK) -o $@ $(filter %.o,$^) $(LIBS_FCGI) $(STATIC_LIBS)
 
-$(STATIC)/examhook: $(filter-out %/talview.o,$(CLI_OBJ)) $(COMMON_OBJ) $(STATIC_OBJ) $(STATIC)/talview.o FORCE
+$(STATIC)/examhook: $(filter-out %/talview.o %/rehearse_http.o,$(CLI_OBJ)) $(COMMON_OBJ) $(STATIC_OBJ) $(STATIC)/talview.o $(STATIC)/rehearse_http.o FORCE
 	$(STATIC_LINK) -o $@ $(filter %.o,$^) $(STATIC)/libcurl.a $(STATIC_LIBS_CURL) -lcsv $(STATIC_LIBS)
 
 $(STATIC)/talview.o: common/talview.c $(STATIC)/libcurl.a
+$(STATIC)/rehearse_http.o: cli/rehearse_http.c $(STATIC)/libcurl.a
+$(STATIC)/talview.o $(STATIC)/rehearse_http.o:
 	$(CC) -I$(STATIC)/include $(ALL_CFLAGS) -c -o $@ $<
 
 $(STATIC)/libcurl.a: deploy/shared-hosting/build-libcurl $(subst :,\:,$(wildcard /var/lib/dpkg/info/libcurl4-openssl-dev*.list))
