@@ -248,14 +248,16 @@ class Loads:
                 self.cell("admissions", contestant, nginx, new, connections, count)
             for contestant in order:
                 self.cell("repeats", contestant, nginx, new, connections, 0)
-            for contestant in order:
-                if contestant.events:
-                    old_admissions(checks, count, contestant.seed)
-                    self.cell("repeats of old ones", contestant, nginx, checks, connections, 0)
         if "verify" in self.args.parts:
             for contestant in order:
                 verifications(checks, count, contestant.candidates)
                 self.cell("verifications", contestant, nginx, checks, connections, None)
+        # Last, as they leave pages from all over the file in the log, and whoever comes next moves them.
+        if "intake" in self.args.parts:
+            for contestant in order:
+                if contestant.events:
+                    old_admissions(checks, count, contestant.seed)
+                    self.cell("repeats of old ones", contestant, nginx, checks, connections, 0)
 
     def cell(self, kind, contestant, nginx, path, connections, gained):
         found = load(contestant, nginx, path, connections, gained)
