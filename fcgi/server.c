@@ -26,6 +26,9 @@
 #define EVENTS_A_TURN 256
 /* Requests that share one commit at the most: a round stays far below the 50 ms that a write may last. */
 #define ROUND_MAX 128
+/* A round that takes so long is waited with for a part of what the last one took. */
+#define GATHER_FROM_MS 4
+#define GATHER_PART 3
 /* A connection that has answered and waits for its web server's next request. */
 #define IDLE_KEPT_MS 120000
 /* What is taken out of a socket at once of a request that comes in pieces. */
@@ -102,6 +105,9 @@ struct loop {
     struct buf lines; /* of the log, about what was answered in this turn */
     struct connection *round[ROUND_MAX];
     size_t round_count;
+    size_t last_count;       /* what the last round held, ... */
+    int64_t last_ms;         /* ... and how long it took */
+    int64_t gather_until_ms; /* the round waits for more; 0: it does not */
 };
 
 /* --- Connections ---------------------------------------------------------------------------------------- */
@@ -485,10 +491,12 @@ static void round_run(struct loop *loop)
     const struct route *route = loop->program->route;
     struct connection *members[ROUND_MAX];
     size_t count = loop->round_count;
+    int64_t began_ms = clock_monotonic_ms();
     enum store_status status;
 
     memcpy(members, loop->round, count * sizeof *members);
     loop->round_count = 0;
+    loop->gather_until_ms = 0;
     status = store_round_begin(store, route->area);
     for (size_t i = 0; i < count && status == STORE_OK; i++) {
         struct connection *c = members[i];
@@ -500,6 +508,8 @@ static void round_run(struct loop *loop)
     }
     if (status == STORE_OK)
         status = store_round_commit(store);
+    loop->last_count = count;
+    loop->last_ms = clock_monotonic_ms() - began_ms;
     for (size_t i = 0; i < count; i++) {
         struct connection *c = members[i];
         if (status != STORE_OK)
@@ -518,6 +528,24 @@ static void round_run(struct loop *loop)
 static bool round_is_full(const struct loop *loop)
 {
     return loop->round_count >= ROUND_MAX;
+}
+
+/*
+ * Where a commit takes long, who was answered by the last one comes back while the next begins, and would
+ * share only every second one. So the round waits a little while requests keep coming: never on a fast disk,
+ * nor for a caller alone. `came`: something has come since it was asked last.
+ */
+static bool round_gathers(struct loop *loop, bool came)
+{
+    int64_t now_ms = clock_monotonic_ms();
+
+    if (loop->last_ms < GATHER_FROM_MS || loop->last_count < 2 || round_is_full(loop) || loop->stopping)
+        return false;
+    if (loop->gather_until_ms == 0) {
+        loop->gather_until_ms = now_ms + loop->last_ms / GATHER_PART;
+        return true;
+    }
+    return came && now_ms < loop->gather_until_ms;
 }
 
 /* Whenever it is written to, also when nobody waits for a check any more: a thread may write only after its
@@ -552,8 +580,7 @@ static void collect_late(struct loop *loop, int64_t now_ms)
             loop->tick_at_ms = now_ms;
             return;
         }
-        if (c->state != CONNECTION_HASHING ||
-            (now_ms < c->request.deadline_ms - TICK_HASHING_MS && !ending))
+        if (c->state != CONNECTION_HASHING || (now_ms < c->request.deadline_ms - TICK_HASHING_MS && !ending))
             continue;
         c->task = hash_pool_give_up(loop->pool, c->task);
         to_round(loop, c, true);
@@ -783,7 +810,7 @@ static int wait_ms(const struct loop *loop)
     int64_t busy = loop->hashing > 0 ? loop->old_at_ms - clock_monotonic_ms() : 0;
 
     if (loop->left_over || loop->round_count > 0)
-        return 0;
+        return !loop->left_over && loop->gather_until_ms ? 1 : 0;
     if (old < 0 || loop->stopping)
         return (int)tick;
     if (old < busy) /* see delete_old(): woken for what it leaves undone, the loop would spin */
@@ -804,7 +831,7 @@ static void turn(struct loop *loop)
     tick(loop, clock_monotonic_ms());
     collect_ready(loop);
     bool busy = count > 0 || loop->left_over || loop->round_count > 0 || loop->hashing > 0;
-    if (loop->round_count > 0)
+    if (loop->round_count > 0 && !round_gathers(loop, count > 0))
         round_run(loop);
     if (loop->lines.len > 0)
         log_write_lines(&loop->lines);
