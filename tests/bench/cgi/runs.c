@@ -1,11 +1,11 @@
 /*
- * For parts/cgi.py: runs a CGI program many times, one after the other, as a web server does, and says what that
- * cost: user and system time of the program and of all it waited for, by wait4().
+ * For parts/cgi.py: runs a CGI program many times, one after the other, as a web server does, and says what
+ * that cost: user and system time of the program and of all it waited for, by wait4().
  *
  *   runs COUNT TAG PROGRAM [ARGUMENT...]
  *
- * The program gets our environment, CONTENT_LENGTH, and an admission of its own on standard input; TAG makes this
- * run's respondents different from all others'. Standard output: one line of JSON.
+ * The program gets our environment, CONTENT_LENGTH, and an admission of its own on standard input; TAG makes
+ * this run's respondents different from all others'. Standard output: one line of JSON.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -82,10 +82,11 @@ static void run_once(char **command, const char *tag, int number, struct sums *s
     ssize_t n;
     int from, status;
     struct rusage used;
-    int len = snprintf(body, sizeof body,
-                       "{\"event\":\"admitted_respondent\",\"respondent_id\":\"%s-%08d\",\"exam_id\":\"exam-1\","
-                       "\"admittedOn\":1719221380326}",
-                       tag, number);
+    int len =
+        snprintf(body, sizeof body,
+                 "{\"event\":\"admitted_respondent\",\"respondent_id\":\"%s-%08d\",\"exam_id\":\"exam-1\","
+                 "\"admittedOn\":1719221380326}",
+                 tag, number);
 
     snprintf(length, sizeof length, "%d", len);
     setenv("CONTENT_LENGTH", length, 1);
@@ -116,8 +117,9 @@ int main(int argc, char **argv)
     began_us = now_us();
     for (int i = 0; i < count; i++)
         run_once(argv + 3, argv[2], i, &sums);
-    printf("{\"runs\": %d, \"good\": %lld, \"user_us\": %lld, \"system_us\": %lld, \"faults\": %lld, \"wall_us\": %lld}\n",
-           count, (long long)sums.good, (long long)sums.user_us, (long long)sums.system_us, (long long)sums.faults,
-           (long long)(now_us() - began_us));
+    printf("{\"runs\": %d, \"good\": %lld, \"user_us\": %lld, \"system_us\": %lld, \"faults\": %lld, "
+           "\"wall_us\": %lld}\n",
+           count, (long long)sums.good, (long long)sums.user_us, (long long)sums.system_us,
+           (long long)sums.faults, (long long)(now_us() - began_us));
     return 0;
 }

@@ -3,9 +3,9 @@
  *
  *   relay LISTEN-PORT TO-PORT ONE-WAY-MS
  *
- * Every byte comes out that much later than it went in, in both directions. The handshake of TCP, which loopback
- * would do at once, costs its round trip too: a client's first bytes leave that much later. Nothing else is slowed:
- * there is no limit to what is under way.
+ * Every byte comes out that much later than it went in, in both directions. The handshake of TCP, which
+ * loopback would do at once, costs its round trip too: a client's first bytes leave that much later. Nothing
+ * else is slowed: there is no limit to what is under way.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -177,7 +177,8 @@ static void run(struct relay *relay)
     struct epoll_event events[EVENTS];
     for (;;) {
         int64_t left = relay->first ? relay->first->due_us - now_us() : 1000000;
-        struct timespec wait = {.tv_sec = 0, .tv_nsec = left > 0 ? (left < 1000000 ? left : 999999) * 1000 : 0};
+        struct timespec wait = {.tv_sec = 0,
+                                .tv_nsec = left > 0 ? (left < 1000000 ? left : 999999) * 1000 : 0};
         int count = epoll_pwait2(relay->epoll, events, EVENTS, &wait, NULL);
         for (int i = 0; i < count; i++) {
             if (events[i].data.ptr)

@@ -121,7 +121,7 @@ class PlainCgi:
             self.cells[contestant.name] = []
 
     def rounds(self):
-        return self.bench.rounds or self.bench.pick(full=5, quick=1, short=1)
+        return self.bench.rounds or self.bench.pick(full=3, quick=1, short=1)
 
     def runs(self, contestant):
         """The slow ones need fewer for the same precision."""

@@ -1,6 +1,6 @@
 /*
- * For parts/slow_disk.py: the intake with one commit for each request, as small as it can be in C: libfcgi, SQLite, one
- * request at a time. `one_commit SOCKET`, with the environment that the peers get.
+ * For parts/slow_disk.py: the intake with one commit for each request, as small as it can be in C: libfcgi,
+ * SQLite, one request at a time. `one_commit SOCKET`, with the environment that the peers get.
  */
 #include <fcgiapp.h>
 #include <sqlite3.h>
@@ -35,8 +35,8 @@ static void serve(FCGX_Request *request, sqlite3_stmt *insert)
 {
     static char body[BODY_MOST];
     int len = FCGX_GetStr(body, sizeof body, request->in);
-    bool allowed =
-        is_right(request, "HTTP_X_CLIENT_ID", "BENCH_ID") && is_right(request, "HTTP_X_CLIENT_SECRET", "BENCH_SECRET");
+    bool allowed = is_right(request, "HTTP_X_CLIENT_ID", "BENCH_ID") &&
+                   is_right(request, "HTTP_X_CLIENT_SECRET", "BENCH_SECRET");
 
     FCGX_FPrintF(request->out, "Status: %d\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
                  allowed ? keep(insert, body, len) : 401);

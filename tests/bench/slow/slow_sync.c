@@ -1,5 +1,5 @@
-/* For parts/slow_disk.py, put in front of the C library (LD_PRELOAD): a disk on which each fdatasync and fsync takes
- * 5 ms longer. It goes past the C library to the kernel. */
+/* For parts/slow_disk.py, put in front of the C library (LD_PRELOAD): a disk on which each fdatasync and
+ * fsync takes 5 ms longer. It goes past the C library to the kernel. */
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
