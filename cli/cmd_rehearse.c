@@ -15,6 +15,8 @@
 #define WITHIN_MOST_S 3600
 #define WITHIN_DEFAULT_S 60
 #define REPORT "rehearsal.html"
+/* Of one candidate in the store: four events, a callback, a session. */
+#define ROWS 6
 /* What a rehearsal takes beyond its arrivals, generously: no window may open meanwhile. */
 #define AHEAD_MS (15 * 60 * INT64_C(1000))
 
@@ -177,7 +179,7 @@ static int clean(struct cli *cli, const struct config *config)
     if (code)
         return code;
     lock = rehearse_lock(cli, config);
-    code = lock < 0 ? CLI_FAILED : rehearse_remove(cli, config, store, true, &removed);
+    code = lock < 0 ? CLI_FAILED : rehearse_remove(cli, config, store, true, 0, &removed);
     if (!code)
         say_removed(cli, cli->out, &removed);
     if (lock >= 0)
@@ -300,7 +302,7 @@ static int prepare(struct rehearsal *r)
 static int begin(struct rehearsal *r)
 {
     struct store_removed left = {0};
-    int code = rehearse_remove(r->cli, r->config, r->store, true, &left);
+    int code = rehearse_remove(r->cli, r->config, r->store, true, 0, &left);
 
     if (!code && (left.events || left.callbacks || left.sessions))
         say_removed(r->cli, r->cli->err, &left);
@@ -351,7 +353,8 @@ static int rehearse(struct rehearsal *r)
         return code;
     rehearse_catch_signals();
     code = play(r);
-    cleaned = rehearse_remove(r->cli, r->config, r->store, false, &removed);
+    cleaned =
+        rehearse_remove(r->cli, r->config, r->store, false, (int64_t)r->run.candidates * ROWS, &removed);
     rehearse_standin_stop(&r->standin);
     if (!code && r->result.begun_at_ms)
         code = report(r);

@@ -94,9 +94,10 @@ int rehearse_measure(struct cli *cli, const struct config *config, struct store 
                      struct rehearse_run *run);
 int rehearse_roster_fill(struct cli *cli, struct store *store, const struct rehearse_run *run);
 /* Removes all that the account has, the roster first. `late`: requests may be under way still that a killed
-   rehearsal sent; waits for what they leave. *removed is added to. */
+   rehearsal sent; waits for what they leave.
+   `expected`: so many rows, about, for a progress bar; 0: nobody knows. *removed is added to. */
 int rehearse_remove(struct cli *cli, const struct config *config, struct store *store, bool late,
-                    struct store_removed *removed);
+                    int64_t expected, struct store_removed *removed);
 
 /* --- The day -------------------------------------------------------------------------------------------- */
 

@@ -320,7 +320,8 @@ static enum answer read_answer(const struct play *play, const struct player *pla
         return ANSWER_LOST;
     if (reply->status == 429)
         return ANSWER_LIMITED;
-    if (reply->status == 503)
+    /* nginx as it is shipped answers 503 for the other two as well. */
+    if (reply->status >= 502 && reply->status <= 504)
         return ANSWER_UNAVAILABLE;
     if (reply->status < 200 || reply->status > 299)
         return ANSWER_BAD;

@@ -353,14 +353,24 @@ static int empty_roster(struct cli *cli, struct store *store)
                   : CLI_FINE;
 }
 
-static int remove_once(struct cli *cli, struct store *store, struct store_removed *removed, bool *any)
+static bool show_gone(void *context, int64_t gone)
 {
+    progress_at(context, gone);
+    return true;
+}
+
+static int remove_once(struct cli *cli, struct store *store, int64_t expected, struct store_removed *removed,
+                       bool *any)
+{
+    struct progress progress;
     struct store_removed now = {0};
     enum store_status status = STORE_BUSY;
 
+    progress_begin(&progress, cli->err, "removing it all", expected);
     /* Somebody who reads holds up the overwriting for a moment. */
     for (int i = 0; status == STORE_BUSY && i < 5; i++)
-        status = store_account_remove(store, STORE_REHEARSAL, NULL, NULL, &now);
+        status = store_account_remove(store, STORE_REHEARSAL, expected ? show_gone : NULL, &progress, &now);
+    progress_end(&progress);
     removed->events += now.events;
     removed->callbacks += now.callbacks;
     removed->sessions += now.sessions;
@@ -373,14 +383,14 @@ static int remove_once(struct cli *cli, struct store *store, struct store_remove
 }
 
 int rehearse_remove(struct cli *cli, const struct config *config, struct store *store, bool late,
-                    struct store_removed *removed)
+                    int64_t expected, struct store_removed *removed)
 {
     int64_t until_ms = 0;
     bool any = true;
     int code = empty_roster(cli, store);
 
     for (int i = 0; !code && i < REMOVE_TRIES; i++) {
-        code = remove_once(cli, store, removed, &any);
+        code = remove_once(cli, store, expected, removed, &any);
         /* What was sent just before a rehearsal was killed may wait for its password check until now. */
         if (late && removed->newest_ms)
             until_ms = removed->newest_ms + config->budget_ms + LATE_MS;

@@ -441,7 +441,7 @@ def test_progress_is_shown_on_a_terminal(stage):
     os.close(terminal)
     assert process.wait() == 0
     process.stdout.close()
-    assert b"the exam day [" in shown and b"s left" in shown
+    assert b"the exam day [" in shown and b"s left" in shown and b"removing it all [" in shown
 
 
 def test_a_standin_that_cannot_be_run(stage):
