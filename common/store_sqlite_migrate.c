@@ -230,8 +230,8 @@ static enum store_status renew_indexes(struct store *store, struct store_file *f
             sqlite3_exec(file->db, "ROLLBACK", NULL, NULL, NULL);
         } else {
             ++*renewed;
-            /* A reader in the way: whoever commits next tries again. */
-            sqlite3_wal_checkpoint_v2(file->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+            /* Somebody reads: whoever commits next moves the log. */
+            (void)store_log_cut_locked(store, file);
         }
         buf_release(&sql);
     }
