@@ -26,9 +26,9 @@
 #define EVENTS_A_TURN 256
 /* Requests that share one commit at the most: a round stays far below the 50 ms that a write may last. */
 #define ROUND_MAX 128
-/* A round that takes so long is waited with for a part of what the last one took. */
+/* Where rounds take so long, the next one waits for a part of that. */
 #define GATHER_FROM_MS 4
-#define GATHER_PART 3
+#define GATHER_PART 2
 /* A connection that has answered and waits for its web server's next request. */
 #define IDLE_KEPT_MS 120000
 /* What is taken out of a socket at once of a request that comes in pieces. */
@@ -106,7 +106,8 @@ struct loop {
     struct connection *round[ROUND_MAX];
     size_t round_count;
     size_t last_count;       /* what the last round held, ... */
-    int64_t last_ms;         /* ... and how long it took */
+    int64_t last_ms;         /* ... how long it took, ... */
+    int64_t before_ms;       /* ... and the one before it: a disk that stalls once is not slow */
     int64_t gather_until_ms; /* the round waits for more; 0: it does not */
 };
 
@@ -509,6 +510,7 @@ static void round_run(struct loop *loop)
     if (status == STORE_OK)
         status = store_round_commit(store);
     loop->last_count = count;
+    loop->before_ms = loop->last_ms;
     loop->last_ms = clock_monotonic_ms() - began_ms;
     for (size_t i = 0; i < count; i++) {
         struct connection *c = members[i];
@@ -538,11 +540,12 @@ static bool round_is_full(const struct loop *loop)
 static bool round_gathers(struct loop *loop, bool came)
 {
     int64_t now_ms = clock_monotonic_ms();
+    int64_t usual_ms = loop->last_ms < loop->before_ms ? loop->last_ms : loop->before_ms;
 
-    if (loop->last_ms < GATHER_FROM_MS || loop->last_count < 2 || round_is_full(loop) || loop->stopping)
+    if (usual_ms < GATHER_FROM_MS || loop->last_count < 2 || round_is_full(loop) || loop->stopping)
         return false;
     if (loop->gather_until_ms == 0) {
-        loop->gather_until_ms = now_ms + loop->last_ms / GATHER_PART;
+        loop->gather_until_ms = now_ms + usual_ms / GATHER_PART;
         return true;
     }
     return came && now_ms < loop->gather_until_ms;
