@@ -162,7 +162,8 @@ def old_admissions(path, count, store):
     chance = random.Random(secrets.randbits(64))
     with open(path, "w", encoding="ascii") as f:
         while count:
-            sitting = store.sitting(chance.randrange(store.sittings * 9 // 10))
+            # Neither the oldest, which a purge may have taken, nor those of whom not all is there yet.
+            sitting = store.sitting(chance.randrange(store.sittings // 20, store.sittings * 9 // 10))
             if sitting.account == "main":
                 f.write(seed.admission(sitting) + "\n")
                 count -= 1
@@ -341,16 +342,17 @@ def timed(command):
 
 def listings(contestant):
     """name -> the command's words."""
-    sitting = (contestant.seed or seed.Store("", 1, 1, 0)).sitting((contestant.seed.sittings if contestant.seed else 0)
-                                                                   // 20 * 10)
-    return {"events": ["events"], "events --json": ["events", "--json"], "events --since 2h": ["events", "--since", "2h"],
-            "events --since 300d --limit 1": ["events", "--since", "300d", "--limit", "1"],
-            "events --quarantined": ["events", "--quarantined"], "sessions": ["sessions"],
-            "sessions --json": ["sessions", "--json"], "respondent ID": ["respondent", sitting.respondent],
-            "respondent CANDIDATE": ["respondent", sitting.identity],
-            "export": ["export"], "export --format csv": ["export", "--format", "csv"],
-            "export --respondent ID": ["export", "--respondent", sitting.respondent],
-            "roster list": ["roster", "list"], "check": ["check"]}
+    found = {"events": ["events"], "events --json": ["events", "--json"], "events --since 2h": ["events", "--since", "2h"],
+             "events --since 300d --limit 1": ["events", "--since", "300d", "--limit", "1"],
+             "events --quarantined": ["events", "--quarantined"], "sessions": ["sessions"],
+             "sessions --json": ["sessions", "--json"], "export": ["export"],
+             "export --format csv": ["export", "--format", "csv"], "roster list": ["roster", "list"], "check": ["check"]}
+    if contestant.seed:
+        sitting = contestant.seed.sitting(contestant.seed.sittings // 20 * 10)
+        found.update({"respondent ID": ["respondent", sitting.respondent],
+                      "respondent CANDIDATE": ["respondent", sitting.identity],
+                      "export --respondent ID": ["export", "--respondent", sitting.respondent]})
+    return found
 
 
 class Commands:
