@@ -432,8 +432,14 @@ def look_for_room(folder, sizes, candidates):
         raise NotRun("it takes %.1f GB in %s, where %.1f GB are free" % (needed / 1e9, folder, left / 1e9))
 
 
+def stop(number, _):
+    raise SystemExit(128 + number)
+
+
 def main():
     args = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     args.parts = args.parts.split(",")
     sizes = sorted(int(n) for n in args.events.split(","))
     bench = Bench(args.build, "full")
