@@ -217,6 +217,9 @@ enum store_status store_purge_sessions(struct store *store, int64_t before_ms, s
 enum store_status store_scrub_file(struct store *store, struct store_file *file);
 /* `seq` of the last callback that the worker has taken in; 0 for none. */
 enum store_status store_intake_mark(struct store *store, int64_t *mark);
+/* Names in the ratings' `meta`, with the account behind: since when its logins fail, and for how long. */
+#define LOGIN_FAILING_FROM "logins_fail_from "
+#define LOGIN_FAILING_FOR "logins_fail_for "
 /* What stands in place of a session's UUID once it is erased. */
 #define STORE_ERASED_BYTES 80
 void store_erased_uuid(const char *session_uuid, char text[STORE_ERASED_BYTES]);

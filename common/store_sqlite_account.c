@@ -200,6 +200,11 @@ static enum store_status remove_login(struct removal *removal, struct store_file
         return status;
     status = run(removal, file, "DELETE FROM logins WHERE account = ?1", &gone);
     if (status == STORE_OK)
+        status = run(removal, file,
+                     "DELETE FROM meta WHERE name IN ('" LOGIN_FAILING_FROM "' || ?1, '" LOGIN_FAILING_FOR
+                     "' || ?1)",
+                     NULL);
+    if (status == STORE_OK)
         status = run(removal, file, "UPDATE turn SET account = '', sender = '' WHERE account = ?1", &turns);
     return end_round(removal, file, status, gone + turns);
 }

@@ -7,10 +7,6 @@
 #include "buf.h"
 #include "store_sqlite_ratings.h"
 
-/* In `meta`, with the account behind it. */
-#define FAILING_FROM "logins_fail_from "
-#define FAILING_FOR "logins_fail_for "
-
 void store_login_release(struct store_login *login)
 {
     if (login == NULL)
@@ -28,8 +24,8 @@ enum store_status store_login_get(struct store *store, const char *account, stru
     sqlite3_stmt *statement =
         ratings_statement(store, RATINGS_LOGIN_GET,
                           "SELECT token, obtained_at, expires_at, blocked_until, failures, error,"
-                          " (SELECT value FROM meta WHERE name = '" FAILING_FROM "' || account),"
-                          " (SELECT value FROM meta WHERE name = '" FAILING_FOR "' || account)"
+                          " (SELECT value FROM meta WHERE name = '" LOGIN_FAILING_FROM "' || account),"
+                          " (SELECT value FROM meta WHERE name = '" LOGIN_FAILING_FOR "' || account)"
                           " FROM logins WHERE account = ?1",
                           &status);
     if (statement == NULL)
@@ -107,10 +103,11 @@ enum store_status store_login_lease(struct store *store, const char *account, co
 static enum store_status put_failing(struct store *store, const char *account,
                                      const struct store_login *login)
 {
-    static const char put[] = "INSERT OR REPLACE INTO meta(name, value) VALUES('" FAILING_FROM "' || ?1, ?2),"
-                              " ('" FAILING_FOR "' || ?1, ?3)";
+    static const char put[] =
+        "INSERT OR REPLACE INTO meta(name, value) VALUES('" LOGIN_FAILING_FROM "' || ?1, ?2),"
+        " ('" LOGIN_FAILING_FOR "' || ?1, ?3)";
     static const char end[] =
-        "DELETE FROM meta WHERE name IN ('" FAILING_FROM "' || ?1, '" FAILING_FOR "' || ?1)";
+        "DELETE FROM meta WHERE name IN ('" LOGIN_FAILING_FROM "' || ?1, '" LOGIN_FAILING_FOR "' || ?1)";
     enum store_status status;
     bool failing = login->failing_from_ms != 0;
     sqlite3_stmt *statement = failing ? ratings_statement(store, RATINGS_LOGIN_FAILING_PUT, put, &status)

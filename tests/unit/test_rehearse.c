@@ -199,7 +199,12 @@ static void put_events(struct store *store, const char *account, const char *wor
 static void put_sessions(struct store *store, const char *account, const char *word, int count)
 {
     struct store_login login = {
-        .token = (char *)(uintptr_t)word, .obtained_at_ms = NOW, .expires_at_ms = NOW + 1000};
+        .token = (char *)(uintptr_t)word,
+        .obtained_at_ms = NOW,
+        .expires_at_ms = NOW + 1000,
+        .failing_from_ms = NOW,
+        .failing_ms = 1,
+    };
     size_t taken;
     begin(store, STORE_PROVIEW);
     for (int i = 0; i < count; i++) {
@@ -350,7 +355,10 @@ static void all_of_it_is_removed_and_nothing_else(void **state)
     assert_int_equal(listed(store, NULL, NULL), 20 + 5 + 5);
     assert_stored(store, store_login_get(store, STORE_REHEARSAL, &login));
     assert_null(login.token);
+    assert_int_equal(files_with(scratch, "logins_fail_from " STORE_REHEARSAL), 0);
+    assert_int_equal(files_with(scratch, "logins_fail_for " STORE_REHEARSAL), 0);
     assert_stored(store, store_login_get(store, "main", &login));
+    assert_int_equal(login.failing_from_ms, NOW);
     assert_string_equal(login.token, "stays");
     store_login_release(&login);
     /* The roster is another's business. */
