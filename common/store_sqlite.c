@@ -1036,7 +1036,8 @@ enum store_status store_step_savepoint(struct store *store)
     return status;
 }
 
-/* One statement, which SQLite undoes by itself when it fails, was all that was written. */
+/* One statement was all that was written; where it failed, either SQLite undid it or the round is given up.
+ */
 static enum store_status end_step_of_event(struct store *store, bool keep)
 {
     store->step_event = false;

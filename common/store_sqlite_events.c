@@ -82,6 +82,12 @@ static enum store_status count_deliveries(struct store *store, struct store_file
     return store_run(store, file, statement, "counting a delivery");
 }
 
+/* What a key comes with, and its index begins with. */
+#define SAME_EXAM(exam_id) " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM(exam_id)
+#define SAME_TIME(admitted_on) " AND " STORE_EVENT_TIME("admitted_on") " = " STORE_EVENT_TIME(admitted_on)
+#define SAME_PERSON(respondent_id) \
+    " AND " STORE_EVENT_PERSON("respondent_id") " = " STORE_EVENT_PERSON(respondent_id)
+
 /* Gives what is there under the key, and whether its body is another than `body`. STORE_ABSENT: nothing. */
 static enum store_status find_key(struct store *store, struct store_file *file,
                                   const struct store_event *event, struct delivery *next, bool *differs)
@@ -89,13 +95,10 @@ static enum store_status find_key(struct store *store, struct store_file *file,
     enum store_status status = STORE_OK;
     const char *body = event->body;
     sqlite3_stmt *statement =
-        store_statement(
-            store, file, FIND_KEY,
-            "SELECT id, deliveries, body FROM events WHERE key = ?1"
-            " AND " STORE_EVENT_EXAM("exam_id") " = " STORE_EVENT_EXAM("?2") " AND " STORE_EVENT_TIME("admitt"
-                                                                                                      "ed_on") " = " STORE_EVENT_TIME(
-                "?3") " AND " STORE_EVENT_PERSON("respondent_id") " = " STORE_EVENT_PERSON("?4"),
-            &status);
+        store_statement(store, file, FIND_KEY,
+                        "SELECT id, deliveries, body FROM events"
+                        " WHERE key = ?1" SAME_EXAM("?2") SAME_TIME("?3") SAME_PERSON("?4"),
+                        &status);
     if (!statement)
         return status;
     bind_key(statement, 1, event->key);
@@ -135,6 +138,17 @@ static enum store_status add_delivery(struct store *store, struct store_file *fi
     return status == STORE_OK && is_kept(next.number) ? keep_delivery(store, file, &next) : status;
 }
 
+/* What a step of one event writes. SQLite undoes a statement that fails, but not one that finds damage
+   half-way: what that wrote must not be committed with the rest. */
+static enum store_status write_event(struct store *store, struct store_file *file, sqlite3_stmt *statement,
+                                     const char *doing)
+{
+    enum store_status status = store_run(store, file, statement, doing);
+    if (status != STORE_OK && store->step_event && store->round_failed == STORE_OK)
+        store->round_failed = status;
+    return status;
+}
+
 /* A repeat of what was erased. Its body is the person's and is not kept. */
 static enum store_status count_erased(struct store *store, struct store_file *file,
                                       const struct store_event *event, bool *there)
@@ -154,7 +168,7 @@ static enum store_status count_erased(struct store *store, struct store_file *fi
     bind_key(statement, 1, event->erased_key);
     sqlite3_bind_int64(statement, 2, event->received_at_ms);
     store_bind_text(statement, 3, event->exam_id);
-    status = store_run(store, file, statement, "counting a delivery");
+    status = write_event(store, file, statement, "counting a delivery");
     if (status == STORE_OK)
         *there = sqlite3_changes64(file->db) > 0;
     return status;
@@ -197,7 +211,7 @@ static enum store_status insert_event(struct store *store, struct store_file *fi
         return status;
     bind_event(statement, event);
     sqlite3_bind_int64(statement, 13, event->received_at_ms);
-    status = store_run(store, file, statement, "storing an event");
+    status = write_event(store, file, statement, "storing an event");
     if (status == STORE_OK)
         *there = sqlite3_changes64(file->db) == 0;
     return status;
