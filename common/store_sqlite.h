@@ -46,8 +46,9 @@
 /*
  * SQL: what the indexes of events begin with, so that what comes together lies together in them. A key, a
  * respondent's or a candidate's id is as good as random: by itself each new row would change another page of
- * its index, and the more rows there are, the more of them no cache holds. Keys come with their exam, ids with
- * the day. A lookup by an id asks each day that has rows (STORE_EVENT_DAYS), one step in the index for each.
+ * its index, and the more rows there are, the more of them no cache holds. Keys come with their exam, ids
+ * with the day. A lookup by an id asks each day that has rows (STORE_EVENT_DAYS), one step in the index for
+ * each.
  */
 #define STORE_EVENT_EXAM(exam_id) "ifnull(substr(" exam_id ", -8), '')"
 /* Within an exam by time, as admissions come, and by the end of the id, which is where one that is counted up
@@ -55,9 +56,9 @@
 #define STORE_EVENT_TIME(admitted_on) "ifnull(" admitted_on ", 0)"
 #define STORE_EVENT_PERSON(respondent_id) "ifnull(substr(" respondent_id ", -8), '')"
 #define STORE_EVENT_DAY "received_at / 86400000"
-#define STORE_EVENT_DAYS                                                                                 \
-    "WITH RECURSIVE days(day) AS (SELECT min(received_at) / 86400000 FROM events UNION ALL"              \
-    " SELECT (SELECT received_at / 86400000 FROM events WHERE received_at >= (day + 1) * 86400000"       \
+#define STORE_EVENT_DAYS                                                                           \
+    "WITH RECURSIVE days(day) AS (SELECT min(received_at) / 86400000 FROM events UNION ALL"        \
+    " SELECT (SELECT received_at / 86400000 FROM events WHERE received_at >= (day + 1) * 86400000" \
     " ORDER BY received_at LIMIT 1) FROM days WHERE day IS NOT NULL) "
 
 /* The group of an area's folder is who may read it; the ratings hold Talview's token, which is the worker's
