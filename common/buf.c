@@ -50,7 +50,7 @@ static void grow(struct buf *b, size_t need)
 char *buf_room(struct buf *b, size_t len)
 {
     size_t need = sum(sum(b->len, len), 1);
-    if (need > b->cap)
+    if (!b->data || need > b->cap)
         grow(b, need);
     b->data[need - 1] = '\0';
     return b->data + b->len;

@@ -27,6 +27,8 @@ _Static_assert(PASSWORD_MAX_BYTES < CRYPT_MAX_PASSPHRASE_SIZE, "crypt(3) must ta
 #define YESCRYPT_HASH 43
 #define YESCRYPT_N_LAST 'F' /* crypt_gensalt's highest cost, 11: 1 GiB for each check */
 #define YESCRYPT_R_LAST 'T' /* blocks of 32 * 128 bytes, as it makes them from cost 3 up */
+#define YESCRYPT_N_USUAL 11 /* the place of '9' in the alphabet */
+#define DOUBLINGS_MAX 24    /* beyond any cost that is taken */
 
 /*
  * The one mutable global of this module: a count that every thread adds to and that decides nothing. A test
@@ -325,12 +327,13 @@ bool password_cost_class(const char *hash, char class_text[32])
 int64_t password_cost_guess_us(const char *hash)
 {
     struct parts parts;
-    size_t len, blocks, doublings;
+    size_t len, blocks, doublings, cost;
     if (!read_parts(hash, &parts))
         return password_cost_guess_us(password_default_dummy());
     switch (parts.kind) {
     case KIND_BCRYPT: /* cost 4: 1 ms; doubles with each */
-        return 1000LL << ((hash[4] - '0') * 10 + hash[5] - '0' - BCRYPT_COST_MIN);
+        cost = (size_t)((hash[4] - '0') * 10 + hash[5] - '0' - BCRYPT_COST_MIN);
+        return 1000LL << (cost < DOUBLINGS_MAX ? cost : DOUBLINGS_MAX);
     case KIND_SHA512: /* half a microsecond a round */
         return read_rounds(hash + 3, &len) && len ? strtol(hash + 3 + 7, NULL, 10) / 2 : 2500;
     case KIND_YESCRYPT:
@@ -339,7 +342,8 @@ int64_t password_cost_guess_us(const char *hash)
     /* "j9T": 25 ms. In proportion to the blocks, and to a power of two that the letter before them names. */
     doublings = alphabet_rank(hash[4]);
     blocks = alphabet_rank(hash[5]) + 1;
-    int64_t us = (int64_t)(((25000ULL * blocks / 32) << doublings) >> alphabet_rank('9'));
+    doublings = doublings < DOUBLINGS_MAX ? doublings : DOUBLINGS_MAX;
+    int64_t us = (int64_t)(((25000ULL * blocks / 32) << doublings) >> YESCRYPT_N_USUAL);
     return us > 0 ? us : 1;
 }
 
