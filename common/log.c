@@ -84,7 +84,7 @@ static size_t plain_length(const char *text)
     size_t len = 0;
     while (is_plain_byte((unsigned char)text[len]))
         len++;
-    return text[len] == '\0' && len <= VALUE_MOST ? len : 0;
+    return len <= VALUE_MOST && text[len] == '\0' ? len : 0;
 }
 
 static void add_escaped(struct buf *line, unsigned char c)
