@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "rehearse.h"
 #include "../common/language.h"
 
 /* nginx's fastcgi_read_timeout in the shipped site files. */
@@ -141,6 +142,10 @@ static void check_accounts(struct check_report *report, const struct config *con
                    : roles & CONFIG_EXAMJOINT ? "add [examjoint NAME] or [proview NAME]"
                                               : "add [proview NAME]",
                    "none is configured: every request is refused");
+    if ((examjoint || proview) && rehearse_account_foreign(config))
+        check_line(report, CHECK_WARNING, "accounts", "give that account another name",
+                   "the name of [%s " STORE_REHEARSAL "] is kept for examhook rehearse: no listing shows it",
+                   config_examjoint_named(config, STORE_REHEARSAL) ? "examjoint" : "proview");
     for (size_t i = 0; i < config->proview_count; i++) {
         const struct config_proview *p = &config->proview[i];
 

@@ -31,6 +31,8 @@ struct rehearse_account {
 };
 /* Whether both sections are there. */
 bool rehearse_account_there(const struct config *config);
+/* Whether an account of that name is somebody's, as far as a configuration says: --setup did not make it. */
+bool rehearse_account_foreign(const struct config *config);
 /* CLI_FINE, or the exit code after the message. */
 int rehearse_account_read(struct cli *cli, const struct config *config, struct rehearse_account *account);
 void rehearse_account_release(struct rehearse_account *account);

@@ -24,6 +24,14 @@ bool rehearse_account_there(const struct config *config)
     return config_examjoint_named(config, STORE_REHEARSAL) && proview_of(config);
 }
 
+bool rehearse_account_foreign(const struct config *config)
+{
+    static const char made[] = STORE_REHEARSAL "-";
+    const struct config_examjoint *examjoint = config_examjoint_named(config, STORE_REHEARSAL);
+
+    return examjoint ? strncmp(examjoint->client_id, made, strlen(made)) != 0 : proview_of(config) != NULL;
+}
+
 /* --- Reading ----------------------------------------------------------------------------------------------
  */
 
@@ -116,6 +124,12 @@ int rehearse_account_read(struct cli *cli, const struct config *config, struct r
         return cli_failed(cli,
                           "the secret of [examjoint " STORE_REHEARSAL "] is none that --setup makes: put "
                           "the lines of `examhook rehearse --setup` in the section's place");
+    if (rehearse_account_foreign(config) || (!account->port && account->username))
+        return cli_failed(cli,
+                          "an account " STORE_REHEARSAL " is there that --setup did not make (its client_id "
+                          "begins with \"" STORE_REHEARSAL "-\", its login_url with " LOOPBACK
+                          "): give that account another name, or put the lines of `examhook rehearse "
+                          "--setup` in its place");
     return CLI_FINE;
 }
 

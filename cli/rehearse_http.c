@@ -3,15 +3,19 @@
 #include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "../common/talview.h"
 
 #define CONNECT_TIMEOUT_MS 10000L
+/* Open files of one request while its host is looked up, and those that others need. */
+#define DESCRIPTORS_EACH 3
+#define DESCRIPTORS_SPARE 64
 
 struct rehearse_http {
     CURLM *multi;
     char *base, *ca_file;
-    size_t under_way;
+    size_t most, under_way;
     struct transfer *transfers[REHEARSE_HTTP_MOST]; /* those under way */
 };
 
@@ -32,6 +36,21 @@ bool rehearse_http_base_ok(const char *base)
            strcspn(host, "/?#@ \t\r\n\\") == strlen(host);
 }
 
+/* How many requests the limit of open files bears, which is raised as far as that goes. */
+static size_t room_for_requests(void)
+{
+    const rlim_t need = DESCRIPTORS_EACH * REHEARSE_HTTP_MOST + DESCRIPTORS_SPARE;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
+        return REHEARSE_HTTP_MOST;
+    limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 1;
+    if (limit.rlim_cur <= DESCRIPTORS_SPARE + DESCRIPTORS_EACH)
+        return 1;
+    return (size_t)(limit.rlim_cur - DESCRIPTORS_SPARE) / DESCRIPTORS_EACH;
+}
+
 struct rehearse_http *rehearse_http_new(const char *base, const char *ca_file, struct buf *why)
 {
     const char *authorities = ca_file;
@@ -46,6 +65,7 @@ struct rehearse_http *rehearse_http_new(const char *base, const char *ca_file, s
     struct rehearse_http *http = xcalloc(1, sizeof *http);
     http->base = xstrdup(base);
     http->ca_file = xstrdup(authorities);
+    http->most = room_for_requests();
     http->multi = curl_multi_init();
     if (http->multi)
         curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)REHEARSE_HTTP_MOST);
@@ -113,6 +133,8 @@ static bool set_up(struct transfer *transfer, const struct rehearse_request *req
               curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)request->len) == CURLE_OK &&
               curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, request->body) == CURLE_OK &&
               curl_easy_setopt(easy, CURLOPT_CAINFO, transfer->http->ca_file) == CURLE_OK &&
+              /* Or the host's folder of authorities would count beside the file. */
+              curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK &&
               set_headers(transfer, request->headers);
     buf_release(&url);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https");
@@ -131,7 +153,7 @@ static bool set_up(struct transfer *transfer, const struct rehearse_request *req
 
 bool rehearse_http_post(struct rehearse_http *http, const struct rehearse_request *request, void *tag)
 {
-    if (!http->multi || http->under_way >= REHEARSE_HTTP_MOST)
+    if (!http->multi || http->under_way >= http->most)
         return false;
     struct transfer *transfer = xcalloc(1, sizeof *transfer);
     transfer->http = http;

@@ -13,7 +13,7 @@
 #include "../common/buf.h"
 
 /* How many requests are under way at the most: below what the shipped site files let one address do, and
-   what a program serves at once. */
+   what a program serves at once. Fewer where the limit of open files cannot be raised so far. */
 #define REHEARSE_HTTP_MOST 1500
 /* Bytes of an answer that are kept. */
 #define REHEARSE_HTTP_REPLY 65536

@@ -1,6 +1,7 @@
 /* The store's side of a rehearsal: is an exam on, made-up candidates, and all of it removed. */
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,13 +82,14 @@ struct windows {
     int64_t opens_ms, closes_ms; /* of one of them */
 };
 
-/* A line without both ends says nothing of when the exam is. */
+/* A line without a beginning says nothing of when the exam is; one without an end, when it begins. */
 static bool see_window(void *context, const struct candidate *line)
 {
     struct windows *windows = context;
+    int64_t closes_ms = line->closes_ms ? line->closes_ms : line->opens_ms + QUIET_MS;
 
-    if (line->opens_ms && line->closes_ms && line->opens_ms <= windows->until_ms &&
-        line->closes_ms >= windows->now_ms && !windows->open++) {
+    if (line->opens_ms && line->opens_ms <= windows->until_ms && closes_ms >= windows->now_ms &&
+        !windows->open++) {
         windows->opens_ms = line->opens_ms;
         windows->closes_ms = line->closes_ms;
     }
@@ -148,9 +150,9 @@ int rehearse_exam_is_on(struct cli *cli, struct store *store, int64_t ahead_ms)
         return cli_failed(
             cli,
             "an exam is on, or about to be: %lld lines of the roster have a window that is open, one of "
-            "them from %s to %s; rehearse outside it",
-            (long long)windows.open, clock_format(windows.opens_ms, opens),
-            clock_format(windows.closes_ms, closes));
+            "them from %s%s%s; rehearse outside it",
+            (long long)windows.open, clock_format(windows.opens_ms, opens), windows.closes_ms ? " to " : "",
+            windows.closes_ms ? clock_format(windows.closes_ms, closes) : "");
     return look_for_recent(cli, store);
 }
 
@@ -308,7 +310,7 @@ int rehearse_roster_fill(struct cli *cli, struct store *store, const struct rehe
     int64_t shares[REHEARSE_KINDS] = {0}, given[REHEARSE_KINDS] = {0};
     struct roster_build *build;
     struct progress progress;
-    enum store_status status = store_roster_begin(store, STORE_REHEARSAL, true, NULL, &build);
+    enum store_status status = store_roster_begin(store, STORE_REHEARSAL, true, run->mark, &build);
 
     if (status)
         return cli_store_failed(cli, store, status, "the roster was left as it was");
@@ -331,24 +333,33 @@ int rehearse_roster_fill(struct cli *cli, struct store *store, const struct rehe
 /* --- Removed ----------------------------------------------------------------------------------------------
  */
 
-static bool any_line(void *context, const struct candidate *line)
+/* The exam of a made-up line; any other line of the account is somebody's. */
+static bool see_made_up(void *context, const struct candidate *line)
 {
-    (void)line;
-    *(bool *)context = true;
-    return false;
+    char **mark = context;
+
+    if (line->exam && !fnmatch(STORE_REHEARSAL_MARK, line->exam, 0))
+        *mark = xstrdup(line->exam);
+    return *mark == NULL;
 }
 
 static int empty_roster(struct cli *cli, struct store *store)
 {
     struct roster_filter ours = {.account = STORE_REHEARSAL};
-    struct roster_build *build;
-    bool any = false;
-    enum store_status status = store_roster_list(store, &ours, any_line, &any);
+    enum store_status status = STORE_OK;
 
-    if (!status && any)
-        status = store_roster_begin(store, STORE_REHEARSAL, true, NULL, &build);
-    if (!status && any)
-        status = store_roster_commit(build);
+    for (bool any = true; any && !status;) {
+        struct roster_build *build;
+        char *mark = NULL;
+
+        status = store_roster_list(store, &ours, see_made_up, &mark);
+        any = mark != NULL;
+        if (!status && any)
+            status = store_roster_begin(store, STORE_REHEARSAL, true, mark, &build);
+        if (!status && any)
+            status = store_roster_commit(build);
+        free(mark);
+    }
     return status ? cli_store_failed(cli, store, status, "the made-up candidates are still in the roster")
                   : CLI_FINE;
 }
@@ -369,7 +380,8 @@ static int remove_once(struct cli *cli, struct store *store, int64_t expected, s
     progress_begin(&progress, cli->err, "removing it all", expected);
     /* Somebody who reads holds up the overwriting for a moment. */
     for (int i = 0; status == STORE_BUSY && i < 5; i++)
-        status = store_account_remove(store, STORE_REHEARSAL, expected ? show_gone : NULL, &progress, &now);
+        status = store_account_remove(store, STORE_REHEARSAL, STORE_REHEARSAL_MARK,
+                                      expected ? show_gone : NULL, &progress, &now);
     progress_end(&progress);
     removed->events += now.events;
     removed->callbacks += now.callbacks;

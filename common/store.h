@@ -69,6 +69,10 @@ char *store_area_folder(const char *url, enum store_area area);
    nothing of it: store_events(), store_sessions(), store_roster_list(); and a retry of all that is parked
    leaves it alone. */
 #define STORE_REHEARSAL "rehearsal"
+/* As GLOB has it: how each exam, respondent and candidate begins that a rehearsal made up. What an account of
+   that name has without it is somebody's. */
+#define STORE_REHEARSAL_HEX5 "[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]"
+#define STORE_REHEARSAL_MARK STORE_REHEARSAL "-" STORE_REHEARSAL_HEX5 STORE_REHEARSAL_HEX5 "*"
 
 /* --- Rounds --------------------------------------------------------------------------------------------- */
 
@@ -467,12 +471,13 @@ struct store_removed {
 };
 /* All that one account has in the areas open for writing, but the roster: events, failed attempts, callbacks,
    sessions, ratings and Talview's token, deleted and overwritten as by a sweep, in short rounds beside a
-   running intake. *removed is counted up, also where it was cut short: repeat it then. The remains in the
+   running intake. `mark` (a GLOB pattern; NULL: all): only what has an exam or a person like that, and the
+   token. *removed is counted up, also where it was cut short: repeat it then. The remains in the
    files are looked for only where something was deleted. `told` (may be NULL) is called between rounds with
    the rows gone so far; false from it stops. */
 typedef bool store_told_fn(void *context, int64_t gone);
-enum store_status store_account_remove(struct store *store, const char *account, store_told_fn *told,
-                                       void *context, struct store_removed *removed);
+enum store_status store_account_remove(struct store *store, const char *account, const char *mark,
+                                       store_told_fn *told, void *context, struct store_removed *removed);
 /* The place of the newest session among all, and how many of an account's that came behind such a place have
    a rating. Area: ratings. */
 enum store_status store_sessions_last(struct store *store, int64_t *place);

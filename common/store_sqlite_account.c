@@ -20,18 +20,19 @@
 struct table {
     enum store_area area;
     const char *name, *id, *time;
-    const char *hanging, *by; /* the rows of that table go with it; NULL: there is none */
+    const char *person, *exam; /* either of them has the mark */
+    const char *hanging, *by;  /* the rows of that table go with it; NULL: there is none */
 };
 static const struct table tables[] = {
-    {STORE_EXAMJOINT, "events", "id", "received_at", "deliveries", "event_id"},
-    {STORE_PROVIEW, "callbacks", "id", "received_at", NULL, NULL},
+    {STORE_EXAMJOINT, "events", "id", "received_at", "respondent_id", "exam_id", "deliveries", "event_id"},
+    {STORE_PROVIEW, "callbacks", "id", "received_at", "external_id", "external_id", NULL, NULL},
     /* Last: what the worker takes in of the callbacks until those are gone. */
-    {STORE_RATINGS, "sessions", "session", "0", "history", "session"},
+    {STORE_RATINGS, "sessions", "session", "0", "external_id", "claimed_external_id", "history", "session"},
 };
 
 struct removal {
     struct store *store;
-    const char *account;
+    const char *account, *mark;
     struct store_removed *removed;
     store_told_fn *told;
     void *context;
@@ -48,7 +49,7 @@ static void rest_after(int64_t began_ms)
     nanosleep(&pause, NULL);
 }
 
-/* The account, where it is asked for, is ?1. *changed (may be NULL) counts rows. */
+/* The account, where it is asked for, is ?1, and the mark ?2. *changed (may be NULL) counts rows. */
 static enum store_status run(struct removal *removal, struct store_file *file, const char *sql,
                              int64_t *changed)
 {
@@ -57,6 +58,8 @@ static enum store_status run(struct removal *removal, struct store_file *file, c
         return store_fail(removal->store, file, "removing an account's rows");
     if (sqlite3_bind_parameter_count(statement) > 0)
         store_bind_text(statement, 1, removal->account);
+    if (sqlite3_bind_parameter_count(statement) > 1)
+        store_bind_text(statement, 2, removal->mark);
     enum store_status status = store_run(removal->store, file, statement, "removing an account's rows");
     if (status == STORE_OK && changed)
         *changed = sqlite3_changes64(file->db);
@@ -96,17 +99,19 @@ static enum store_status end_round(struct removal *removal, struct store_file *f
 static enum store_status find(struct removal *removal, struct store_file *file, const struct table *table,
                               int64_t *position, struct buf *ids, int64_t *count)
 {
-    char sql[256];
+    char sql[384];
     sqlite3_stmt *statement = NULL;
     int result = SQLITE_DONE;
     int64_t id = *position;
     snprintf(sql, sizeof sql,
-             "SELECT %s, %s FROM %s WHERE %s > %lld AND %s <= %lld AND +account = ?1 ORDER BY %s LIMIT %d",
+             "SELECT %s, %s FROM %s WHERE %s > %lld AND %s <= %lld AND +account = ?1"
+             " AND (?2 IS NULL OR +%s GLOB ?2 OR +%s GLOB ?2) ORDER BY %s LIMIT %d",
              table->id, table->time, table->name, table->id, (long long)*position, table->id,
-             (long long)*position + LOOK_IDS, table->id, ROUND_ROWS);
+             (long long)*position + LOOK_IDS, table->person, table->exam, table->id, ROUND_ROWS);
     if (sqlite3_prepare_v2(file->db, sql, -1, &statement, NULL) != SQLITE_OK)
         return store_fail(removal->store, file, "looking for an account's rows");
     store_bind_text(statement, 1, removal->account);
+    store_bind_text(statement, 2, removal->mark);
     *count = 0;
     while ((result = sqlite3_step(statement)) == SQLITE_ROW) {
         id = sqlite3_column_int64(statement, 0);
@@ -179,7 +184,8 @@ static enum store_status remove_attempts(struct removal *removal, struct store_f
             break;
         status = run(removal, file,
                      "DELETE FROM attempts WHERE key IN"
-                     " (SELECT key FROM attempts WHERE account = ?1 LIMIT 50)",
+                     " (SELECT key FROM attempts WHERE account = ?1 AND (?2 IS NULL OR exam GLOB ?2)"
+                     " LIMIT 50)",
                      &gone);
         snprintf(sql, sizeof sql, "UPDATE counters SET value = max(0, value - %lld) WHERE name = 'attempts'",
                  (long long)gone);
@@ -254,11 +260,15 @@ static enum store_status overwrite(struct removal *removal)
     return status;
 }
 
-enum store_status store_account_remove(struct store *store, const char *account, store_told_fn *told,
-                                       void *context, struct store_removed *removed)
+enum store_status store_account_remove(struct store *store, const char *account, const char *mark,
+                                       store_told_fn *told, void *context, struct store_removed *removed)
 {
-    struct removal removal = {
-        .store = store, .account = account, .removed = removed, .told = told, .context = context};
+    struct removal removal = {.store = store,
+                              .account = account,
+                              .mark = mark,
+                              .removed = removed,
+                              .told = told,
+                              .context = context};
     enum store_status status = STORE_OK;
     store->log_bytes_max = LOG_BYTES;
     for (size_t i = 0; i < sizeof tables / sizeof tables[0] && status == STORE_OK; i++)

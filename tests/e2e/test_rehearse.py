@@ -6,6 +6,7 @@ import pty
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -162,13 +163,16 @@ def test_not_in_an_open_window(stage):
     def iso(seconds):
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + seconds))
     roster = "id,password,exam,opens,closes\n1,horse,past,%s,%s\n2,horse,open-ended,%s,\n" % (iso(-7200), iso(-3600),
-                                                                                             iso(-3600))
+                                                                                             iso(-3700))
     site = stage(roster=roster + "3,horse,now,%s,%s\n" % (iso(-60), iso(3600))).start(worker=False)
     done = site.rehearse(3, 1, "--without-ratings")
     assert done.returncode == 1 and "an exam is on" in done.stderr and iso(3600)[:16] in done.stderr
     assert site.rows("roster", "list", "--json", "--account", "rehearsal") == []
-    # One that begins in a moment counts too; what is over, or has no end, does not.
+    # One that begins in a moment counts too, whether it says when it ends or not; what is over, or open since
+    # long and without an end, does not.
     site.roster("acme", roster + "3,horse,soon,%s,%s\n" % (iso(300), iso(3600)), "--replace")
+    assert "an exam is on" in site.rehearse(3, 1, "--without-ratings").stderr
+    site.roster("acme", roster + "3,horse,soon,%s,\n" % iso(300), "--replace")
     assert "an exam is on" in site.rehearse(3, 1, "--without-ratings").stderr
     site.roster("acme", roster, "--replace")
     done = site.rehearse(3, 1, "--without-ratings")
@@ -272,6 +276,66 @@ def test_what_waits_for_its_check_when_it_is_killed_is_cleaned_too(stage):
     assert done.returncode == 0 and "waiting up to" in done.stderr, done.stderr
     time.sleep(2)
     assert site.traces() == [] and site.rows("events", "--json", "--account", "rehearsal") == []
+
+
+# --- Somebody's account of that name ------------------------------------------------------------------------------
+
+
+def test_what_no_rehearsal_made_is_not_deleted(stage):
+    """An account had that name before it was kept for rehearsals: its people stay, whoever cleans or rehearses."""
+    site = stage(roster=ROSTER + "2001,horse,rehearsal-2026\n").start()
+    with open(site.conf_path, encoding="utf-8") as f:
+        found = dict(re.findall(r"^(client_id|client_secret|header_secret) = (\S*\w{32})$", f.read(), re.M))
+    database = sqlite3.connect(site.path("store/roster/roster.db"))
+    database.execute("UPDATE lines SET account = 'rehearsal' WHERE id IN ('1002', '2001')")
+    database.commit()
+    database.close()
+    theirs = [("x-client-id", found["client_id"]), ("x-client-secret", found["client_secret"])]
+    for exam in ("exam-1", "rehearsal-2026"):
+        body = calls.event("result_ready", "real-respondent", exam_id=exam)
+        assert site.ask("POST", calls.EXAMJOINT, calls.pack(body), theirs).status == 200
+    assert calls.proview(site, "rehearsal", calls.callback("019a1b2c-0000-7000-8000-0123456789ab"),
+                         [("X-Rehearsal-Secret", found["header_secret"])]).status == 200
+
+    def kept():
+        return ([row["id"] for row in site.rows("roster", "list", "--json", "--account", "rehearsal")],
+                [row.get("respondent_id") for row in site.rows("events", "--json", "--account", "rehearsal")],
+                [row["session_uuid"][:8] for row in site.rows("sessions", "--json", "--account", "rehearsal")])
+    assert wait_for(lambda: kept()[2])
+    before = kept()
+    assert before[0] == ["1002", "2001"] and before[1].count("real-respondent") == 2
+    assert site.ok("rehearse", "--clean").startswith("removed: 0 events, 0 callbacks, 0 sessions")
+    assert kept() == before
+    done = site.rehearse(3, 1, "--without-ratings")
+    assert done.returncode == 0, done.stderr
+    assert kept() == before and site.traces() == []
+
+
+def test_an_account_that_setup_did_not_make_is_left_alone(stage):
+    site = stage()
+    assert "kept for" not in site.examhook("check").stdout
+    with open(site.conf_path, encoding="utf-8") as f:
+        text = f.read()
+    with open(site.conf_path, "w", encoding="utf-8") as f:
+        f.write(re.sub("client_id = rehearsal-", "client_id = customer-", text))
+    site.start(worker=False)
+    assert "another name" in fails(site, "--without-ratings")
+    assert "[examjoint rehearsal]" in site.examhook("check").stdout
+    # Nor may the worker ask the real Talview for sessions that are made up.
+    with open(site.conf_path, "w", encoding="utf-8") as f:
+        f.write(re.sub(r"(login|session)_url = https://127\.0\.0\.1:", r"\1_url = https://talview.invalid:", text))
+    assert "another name" in fails(site, "--without-ratings")
+
+
+def test_more_at_once_than_files_may_be_open(stage):
+    """The shell's limit is often lower than the number of requests under way."""
+    site = stage(roster="id,password_hash\n1,%s\n" % BCRYPT_12, verify="budget = 20s\nhash_threads = 1")
+    site.start(worker=False)
+    command = ["prlimit", "--nofile=40:4096", os.path.join(BUILD, "examhook"), "--config", site.conf_path,
+               *site.arguments(60, 1, "--without-ratings", "--json")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["let_in"], result["verifications"]["failed"]) == (0, 60, 0), done.stdout
 
 
 # --- Too much ---------------------------------------------------------------------------------------------------

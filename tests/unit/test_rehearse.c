@@ -344,7 +344,7 @@ static void all_of_it_is_removed_and_nothing_else(void **state)
     int64_t gone = 0;
     fill(store);
     assert_true(files_with(scratch, "CANARY") >= 3);
-    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, told, &gone, &removed));
+    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, told, &gone, &removed));
     assert_int_equal(removed.events, 170);
     assert_int_equal(removed.callbacks, 130);
     assert_int_equal(removed.sessions, 130);
@@ -366,8 +366,27 @@ static void all_of_it_is_removed_and_nothing_else(void **state)
     assert_int_equal(scratch_roster_lines(store, STORE_REHEARSAL), 1);
     /* Once more: nothing is there, and that is fine. */
     removed = (struct store_removed){0};
-    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, &removed));
+    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, NULL, &removed));
     assert_int_equal(removed.events + removed.callbacks + removed.sessions + removed.newest_ms, 0);
+}
+
+static void what_has_no_mark_stays(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    struct store_removed removed = {0};
+    put_events(store, STORE_REHEARSAL, "somebody", 20);
+    put_events(store, STORE_REHEARSAL, "rehearsal-0123", 20);
+    put_events(store, STORE_REHEARSAL, "rehearsal-0123456789", 70);
+    put_sessions(store, STORE_REHEARSAL, "somebody", 5);
+    put_sessions(store, STORE_REHEARSAL, "rehearsal-0123456789", 60);
+    assert_stored(store,
+                  store_account_remove(store, STORE_REHEARSAL, STORE_REHEARSAL_MARK, NULL, NULL, &removed));
+    assert_int_equal(removed.events, 70);
+    assert_int_equal(removed.callbacks, 60);
+    assert_int_equal(removed.sessions, 60);
+    assert_int_equal(listed(store, STORE_REHEARSAL, NULL), 20 + 20 + 5 + 5);
+    assert_int_equal(files_with(scratch, "rehearsal-0123456789"), 0);
 }
 
 static bool stop_soon(void *context, int64_t gone)
@@ -382,9 +401,9 @@ static void a_removal_that_was_stopped_is_gone_on_with(void **state)
     struct store *store = scratch->store;
     struct store_removed removed = {0};
     fill(store);
-    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, stop_soon, NULL, &removed));
+    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, stop_soon, NULL, &removed));
     assert_true(removed.events > 0 && removed.events < 170);
-    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, &removed));
+    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, NULL, &removed));
     assert_int_equal(removed.events, 170);
     assert_int_equal(removed.sessions, 130);
     assert_int_equal(files_with(scratch, "CANARY"), 1);
@@ -399,7 +418,7 @@ static void only_open_areas_are_touched(void **state)
     store_free(scratch->store);
     scratch->store = scratch_open(scratch, STORE_EXAMJOINT, STORE_PROVIEW, 5000);
     assert_stored(scratch->store,
-                  store_account_remove(scratch->store, STORE_REHEARSAL, NULL, NULL, &removed));
+                  store_account_remove(scratch->store, STORE_REHEARSAL, NULL, NULL, NULL, &removed));
     assert_int_equal(removed.events, 170);
     assert_int_equal(removed.callbacks + removed.sessions, 0);
 }
@@ -417,12 +436,12 @@ static void bytes_that_a_reader_held_go_later(void **state)
     (void)snprintf(path, sizeof path, "%s/store/examjoint/events.db", scratch->folder);
     assert_int_equal(sqlite3_open_v2(path, &reader, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM events", NULL, NULL, NULL), SQLITE_OK);
-    assert_int_equal(store_account_remove(store, STORE_REHEARSAL, NULL, NULL, &removed), STORE_BUSY);
+    assert_int_equal(store_account_remove(store, STORE_REHEARSAL, NULL, NULL, NULL, &removed), STORE_BUSY);
     assert_non_null(strstr(store_message(store), "may remain"));
     assert_int_equal(removed.events, 20);
     assert_true(files_with(scratch, "CANARY") > 0);
     sqlite3_close(reader);
-    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, &removed));
+    assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, NULL, &removed));
     assert_int_equal(removed.events, 20);
     assert_int_equal(files_with(scratch, "CANARY"), 0);
 }
@@ -453,6 +472,7 @@ int main(void)
         scratch_test(listings_leave_it_out_unless_it_is_named),
         scratch_test(a_retry_of_all_leaves_it_alone),
         scratch_test(all_of_it_is_removed_and_nothing_else),
+        scratch_test(what_has_no_mark_stays),
         scratch_test(a_removal_that_was_stopped_is_gone_on_with),
         scratch_test(only_open_areas_are_touched),
         scratch_test(bytes_that_a_reader_held_go_later),

@@ -711,8 +711,9 @@ static enum store_status erase_callbacks(struct scratch *scratch)
 static enum store_status remove_accounts(struct scratch *scratch)
 {
     struct store_removed removed = {0};
-    enum store_status status = store_account_remove(scratch->store, "acme", NULL, NULL, &removed);
-    return status == STORE_OK ? store_account_remove(scratch->store, "main", NULL, NULL, &removed) : status;
+    enum store_status status = store_account_remove(scratch->store, "acme", NULL, NULL, NULL, &removed);
+    return status == STORE_OK ? store_account_remove(scratch->store, "main", NULL, NULL, NULL, &removed)
+                              : status;
 }
 
 static enum store_status count_rated(struct scratch *scratch)
