@@ -142,7 +142,8 @@ static void check_accounts(struct check_report *report, const struct config *con
                    : roles & CONFIG_EXAMJOINT ? "add [examjoint NAME] or [proview NAME]"
                                               : "add [proview NAME]",
                    "none is configured: every request is refused");
-    if ((examjoint || proview) && rehearse_account_foreign(config))
+    /* A program's own part of the configuration need not have both sections. */
+    if ((roles & CONFIG_EXAMJOINT) && rehearse_account_foreign(config))
         check_line(report, CHECK_WARNING, "accounts", "give that account another name",
                    "the name of [%s " STORE_REHEARSAL "] is kept for examhook rehearse: no listing shows it",
                    config_examjoint_named(config, STORE_REHEARSAL) ? "examjoint" : "proview");

@@ -313,6 +313,11 @@ def test_what_no_rehearsal_made_is_not_deleted(stage):
 
 def test_an_account_that_setup_did_not_make_is_left_alone(stage):
     site = stage()
+    for program in ("examjoint", "proview", "worker"):
+        site.ok("config", "--for", program, "--output", site.path(program + ".conf"))
+        part = subprocess.run([os.path.join(BUILD, "examhook"), "--config", site.path(program + ".conf"), "check", "--for",
+                               program], stdout=subprocess.PIPE, text=True, env=environment()).stdout
+        assert "can be read" in part and "kept for" not in part
     assert "kept for" not in site.examhook("check").stdout
     with open(site.conf_path, encoding="utf-8") as f:
         text = f.read()
@@ -320,7 +325,7 @@ def test_an_account_that_setup_did_not_make_is_left_alone(stage):
         f.write(re.sub("client_id = rehearsal-", "client_id = customer-", text))
     site.start(worker=False)
     assert "another name" in fails(site, "--without-ratings")
-    assert "[examjoint rehearsal]" in site.examhook("check").stdout
+    assert "the name of [examjoint rehearsal] is kept for" in site.examhook("check").stdout
     # Nor may the worker ask the real Talview for sessions that are made up.
     with open(site.conf_path, "w", encoding="utf-8") as f:
         f.write(re.sub(r"(login|session)_url = https://127\.0\.0\.1:", r"\1_url = https://talview.invalid:", text))
