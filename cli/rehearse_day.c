@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "output.h"
 #include "progress.h"
 #include "rehearse.h"
 #include "../common/clock.h"
@@ -546,6 +547,18 @@ struct probe {
     int code;
 };
 
+static void say_strange_answer(struct probe *probe, const struct rehearse_reply *reply)
+{
+    struct buf safe = BUF_INIT;
+    char begin[121];
+
+    snprintf(begin, sizeof(begin), "%s", reply->body);
+    output_text(&safe, begin);
+    probe->code =
+        cli_failed(probe->cli, "%s answered with status %ld: %s", probe->url, reply->status, buf_str(&safe));
+    buf_release(&safe);
+}
+
 static void judge_probe(void *context, void *tag, const struct rehearse_reply *reply)
 {
     struct probe *probe = tag;
@@ -568,8 +581,7 @@ static void judge_probe(void *context, void *tag, const struct rehearse_reply *r
                                  "] yet (systemctl reload 'examhook-*.service', or SIGHUP)",
                                  probe->url, probe->program, probe->section);
     else
-        probe->code = cli_failed(probe->cli, "%s answered with status %ld: %.120s", probe->url, reply->status,
-                                 reply->body);
+        say_strange_answer(probe, reply);
 }
 
 static int probe_one(struct rehearse_http *http, const struct callers *callers, bool proview,

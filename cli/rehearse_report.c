@@ -214,7 +214,7 @@ void rehearse_print_json(FILE *out, const struct rehearse_run *run, struct rehea
                                         "passwords", "disk",          "talview"};
     static const char *const names[] = {"verifications", "admissions", "terminations", "results",
                                         "investigations"};
-    struct buf json = BUF_INIT, why = BUF_INIT;
+    struct buf json = BUF_INIT, why = BUF_INIT, safe = BUF_INIT;
     enum rehearse_limit limit = rehearse_judge(run, result, &why);
 
     buf_addc(&json, '{');
@@ -245,11 +245,16 @@ void rehearse_print_json(FILE *out, const struct rehearse_run *run, struct rehea
     json_add_member_int(&json, "cores", run->cores);
     add_ms(&json, "check_ms", run->check_ms);
     add_ms(&json, "commit_ms", run->commit_ms);
-    json_add_member_opt(&json, "trouble", result->trouble[0] ? result->trouble : NULL);
+    /* Whatever was answered; UTF-8 for who reads this. */
+    output_text(&safe, result->trouble);
+    json_add_member_opt(&json, "trouble", result->trouble[0] ? buf_str(&safe) : NULL);
     json_add_member(&json, "bottleneck", words[limit]);
-    json_add_member(&json, "reason", buf_str(&why));
+    buf_clear(&safe);
+    output_text(&safe, buf_str(&why));
+    json_add_member(&json, "reason", buf_str(&safe));
     buf_addc(&json, '}');
     output_json(out, &json);
     buf_release(&json);
     buf_release(&why);
+    buf_release(&safe);
 }

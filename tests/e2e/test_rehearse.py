@@ -417,6 +417,13 @@ def test_another_installation_is_told(stage):
     assert "another installation" in fails(site, "--without-ratings", url=other.base, ca=other.path("tls/cert.pem"))
 
 
+def test_what_a_strange_server_says_does_not_act_on_the_terminal(stage):
+    def broken(name, text):
+        return text.replace("\nserver {", "\nserver {\n    return 500 \"\x1b]0;title\x07\";\n", 1)
+    said = fails(stage(nginx=broken).start(worker=False), "--without-ratings")
+    assert "status 500" in said and "title" in said and "\x1b" not in said
+
+
 def test_programs_that_did_not_read_it_yet(stage):
     site = stage(setup=False)
     assert "rehearse --setup" in fails(site)

@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 
 #include "../../cli/rehearse.h"
+#include "../../common/json.h"
 
 #define NOW INT64_C(1790000000000)
 
@@ -460,6 +461,28 @@ static void ratings_are_counted_behind_a_place(void **state)
     assert_int_equal(rated, 0);
 }
 
+/* --- What came of it --------------------------------------------------------------------------------------
+ */
+
+/* An answer may be anything: a web server's page, a text that was cut within a letter. */
+static void what_was_answered_harms_no_reader(void **state)
+{
+    const struct rehearse_run run = {.candidates = 1, .within_ms = 1000};
+    struct rehearse_result result = {.trouble = "status 500, \x1b]0;\xe9 caf\xc3"};
+    char *text = NULL;
+    size_t len = 0;
+    (void)state;
+    result.tally[STEP_VERIFY].failed = 1;
+    FILE *out = open_memstream(&text, &len);
+    rehearse_print_json(out, &run, &result);
+    rehearse_print(out, &run, &result);
+    fclose(out);
+    assert_true(utf8_valid(text, len));
+    assert_null(memchr(text, 0x1b, len));
+    assert_non_null(strstr(text, "\"trouble\":\"status 500, "));
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -477,6 +500,7 @@ int main(void)
         scratch_test(only_open_areas_are_touched),
         scratch_test(bytes_that_a_reader_held_go_later),
         scratch_test(ratings_are_counted_behind_a_place),
+        cmocka_unit_test(what_was_answered_harms_no_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
