@@ -33,8 +33,9 @@
 #define SLICE_MIN_MS 100
 #define SLICES_WITHIN 100
 #define SLICES_MOST 4000
-/* The worker is waited for as long as ratings come, and so long after the last one. */
-#define RATINGS_QUIET_MS 30000
+/* The worker is waited for as long as ratings come, and so long after the last one, beside [worker] poll:
+   where none lives on, cron starts one each minute. */
+#define RATINGS_QUIET_MS 75000
 #define RATINGS_LOOK_MS 500
 
 #define EXAMJOINT_PATH "/webhooks/examjoint"
@@ -171,7 +172,7 @@ struct play {
     struct languages *languages;
     struct agenda agenda;
     struct player *players;
-    int64_t begun_ms, budget_ms;
+    int64_t begun_ms, budget_ms, quiet_ms;
     size_t over; /* players */
     int64_t steps_done;
 };
@@ -482,7 +483,7 @@ static int wait_for_ratings(struct cli *cli, struct store *store, struct play *p
 
     progress_begin(&progress, cli->err, "ratings", wanted);
     while (!status && rated < wanted && !rehearse_stopped() &&
-           clock_monotonic_ms() - quiet_ms < RATINGS_QUIET_MS) {
+           clock_monotonic_ms() - quiet_ms < play->quiet_ms) {
         status = store_account_rated(store, STORE_REHEARSAL, after, &rated);
         progress_at(&progress, rated);
         if (rated > result->rated) {
@@ -502,7 +503,10 @@ int rehearse_day(struct cli *cli, const struct config *config, struct store *sto
                  const struct rehearse_target *target, const struct rehearse_account *account,
                  const struct rehearse_run *run, struct rehearse_result *result)
 {
-    struct play play = {.run = run, .result = result, .budget_ms = config->budget_ms};
+    struct play play = {.run = run,
+                        .result = result,
+                        .budget_ms = config->budget_ms,
+                        .quiet_ms = config->poll_ms + RATINGS_QUIET_MS};
     struct buf why = BUF_INIT;
     int64_t after = 0;
     int code = CLI_FINE;
@@ -589,7 +593,8 @@ static int probe_one(struct rehearse_http *http, const struct callers *callers, 
 {
     if (!call(http, callers, proview, body, probe))
         return cli_failed(probe->cli, "no request could be sent");
-    while (rehearse_http_under_way(http) && !rehearse_stopped())
+    /* Stopped or not: what was sent may be stored yet, and is removed only afterwards. */
+    while (rehearse_http_under_way(http))
         rehearse_http_step(http, 100, judge_probe, NULL);
     return probe->code;
 }

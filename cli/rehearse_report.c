@@ -7,7 +7,7 @@
 
 /* From here on a time says that something waited. */
 #define SLOW_EVENT_MS 200
-#define SLOW_RATING_MS 30000
+#define SLOW_RATING_MS 75000 /* cron starts a worker each minute, where none lives on */
 
 const char *rehearse_limit_name(enum rehearse_limit limit)
 {

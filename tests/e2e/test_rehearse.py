@@ -228,6 +228,23 @@ def test_ended_early_it_removes_everything(stage, number):
     assert not answers(standin_port(site))
 
 
+def test_ended_while_its_first_question_is_under_way_it_leaves_nothing(stage):
+    site = stage().start(worker=False)
+    program = site.parts["examjoint"].process
+    program.send_signal(signal.SIGSTOP)
+    try:
+        process = site.begin(5, 1, "--without-ratings")
+        assert wait_for(lambda: site.rows("roster", "list", "--json", "--account", "rehearsal"), 30)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+    finally:
+        program.send_signal(signal.SIGCONT)
+    assert "ended early" in process.communicate(timeout=120 * PATIENCE)[1]
+    time.sleep(1)
+    assert site.traces() == []
+
+
 def killed(site):
     """One that gets SIGKILL while candidates come."""
     process = site.begin(40, 20)
@@ -383,6 +400,19 @@ def test_ratings_that_do_not_come_are_said(stage):
     assert (result["ratings"]["fetched"], result["ratings"]["missing"]) == (0, 2)
     assert result["bottleneck"] == "talview" and "examhook work" in result["reason"]
     assert site.traces() == []
+
+
+def test_a_worker_that_cron_starts_is_waited_for(stage):
+    """Once a minute, where none lives on."""
+    site = stage().start(worker=False)
+    process = site.begin(2, 1, "--json")
+    assert wait_for(lambda: len([row for row in site.rows("events", "--json", "--account", "rehearsal")
+                                 if row["source"] == "proview"]) == 2, 30)
+    time.sleep(40)
+    assert process.poll() is None
+    site.ok("work", "--once")
+    result = json.loads(process.communicate(timeout=120 * PATIENCE)[0])
+    assert (process.returncode, result["ratings"]["fetched"], result["bottleneck"]) == (0, 2, "none")
 
 
 # --- Said clearly -----------------------------------------------------------------------------------------------
