@@ -322,6 +322,10 @@ class Run:
             if rule["note"].startswith("bad") and rule.get("status") != 201: # which is taken for a login's 200
                 break
         self.world.control(login=rule, forget_tokens=True)
+        # One more, so that at least one has nothing but this to end with.
+        self.sessions.append(str(uuid.UUID(int=self.chance.getrandbits(128), version=4)))
+        self.callback(self.sessions[-1])
+        good.append(self.sessions[-1])
         self.pause(0.3)
         # A young token is kept. Then each login may last until its time-out, and the pauses after it grow; one that
         # came late has its own time, and the time that a slow login takes is hardly counted: twice as long for that.
