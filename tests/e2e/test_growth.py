@@ -35,8 +35,8 @@ class Filled:
     def command(self, *words):
         return [*WRAP, os.path.join(BUILD, "examhook"), "--config", self.conf, *words]
 
-    def start(self, *words):
-        return subprocess.Popen(self.command(*words), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment())
+    def start(self, *words, into=subprocess.PIPE):
+        return subprocess.Popen(self.command(*words), stdout=into, stdin=subprocess.DEVNULL, env=environment())
 
     def bytes(self):
         return sum(os.path.getsize(os.path.join(where, name)) for where, _, names in os.walk(self.store)
@@ -61,10 +61,12 @@ def of_process(pid, file, name):
 def whole(filled, *words):
     """How many lines it printed, and the most memory it had, in KiB, seen up to its last output: a short pipe, so that
     it is still there when that is read."""
-    process, lines, peak = filled.start(*words), 0, 0
-    fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+    ours, its = os.pipe()
+    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096) # before anything lies in it
+    process, lines, peak = filled.start(*words, into=its), 0, 0
+    os.close(its)
     while True:
-        data = os.read(process.stdout.fileno(), 4096)
+        data = os.read(ours, 4096)
         if not data:
             break
         lines += data.count(b"\n")
@@ -72,7 +74,7 @@ def whole(filled, *words):
             peak = max(peak, of_process(process.pid, "status", "VmHWM"))
         except (OSError, AttributeError):
             pass # it ended: what it had is known from the output before
-    process.stdout.close()
+    os.close(ours)
     assert process.wait() == 0
     return lines, peak
 

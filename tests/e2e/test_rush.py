@@ -100,12 +100,12 @@ def test_asking_again_at_once_is_told_the_same_time(rushed):
 def test_who_comes_back_when_told_is_checked(rushed):
     """Also when others come for the first time all the while."""
     with concurrent.futures.ThreadPoolExecutor(80) as pool:
-        waiting = [pool.submit(Ask, rushed, "c%d" % n) for n in range(30)]
+        waiting = [pool.submit(Ask, rushed, "c%d" % n) for n in range(50)]
         assert wait_for(lambda: any(one.done() and one.result().told for one in waiting))
         told = [one.result() for one in waiting if one.done() and one.result().told][:1]
         others = []
         while time.monotonic() < told[0].done + told[0].told:
-            others.append(pool.submit(Ask, rushed, "c%d" % (30 + len(others) % 50)))
+            others.append(pool.submit(Ask, rushed, "c%d" % (50 + len(others) % 30)))
             time.sleep(0.2)
         assert Ask(rushed, told[0].who).valid
         assert not all(one.result().valid for one in others), "there was no rush any more"
