@@ -51,11 +51,13 @@ static void ask_stop(int signal_number)
 
 void rehearse_catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = ask_stop};
+    struct sigaction action = {.sa_handler = ask_stop}, before;
 
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
+    /* nohup's wish counts. */
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
 }
 
 bool rehearse_stopped(void)

@@ -228,6 +228,18 @@ def test_ended_early_it_removes_everything(stage, number):
     assert not answers(standin_port(site))
 
 
+def test_nohup_keeps_it_going(stage):
+    site = stage().start(worker=False)
+    with open(os.devnull, "w", encoding="ascii") as nothing:
+        process = subprocess.Popen(["nohup", os.path.join(BUILD, "examhook"), "--config", site.conf_path,
+                                    *site.arguments(5, 4, "--without-ratings")], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=nothing, text=True, env=environment())
+    assert wait_for(lambda: some_let_in(site), 30)
+    process.send_signal(signal.SIGHUP)
+    out = process.communicate(timeout=120 * PATIENCE)[0]
+    assert process.returncode == 0 and "5 let in, 0 gave up" in out
+
+
 def test_ended_while_its_first_question_is_under_way_it_leaves_nothing(stage):
     site = stage().start(worker=False)
     program = site.parts["examjoint"].process
@@ -332,8 +344,8 @@ def test_an_account_that_setup_did_not_make_is_left_alone(stage):
     site = stage()
     for program in ("examjoint", "proview", "worker"):
         site.ok("config", "--for", program, "--output", site.path(program + ".conf"))
-        part = subprocess.run([os.path.join(BUILD, "examhook"), "--config", site.path(program + ".conf"), "check", "--for",
-                               program], stdout=subprocess.PIPE, text=True, env=environment()).stdout
+        command = [os.path.join(BUILD, "examhook"), "--config", site.path(program + ".conf"), "check", "--for", program]
+        part = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment()).stdout
         assert "can be read" in part and "kept for" not in part
     assert "kept for" not in site.examhook("check").stdout
     with open(site.conf_path, encoding="utf-8") as f:
