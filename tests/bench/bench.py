@@ -30,7 +30,6 @@ import json
 import os
 import platform
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -40,7 +39,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 from chart import draw  # noqa: E402
-from harness import NGINX_WORKERS, TOP, Bench, NotRun, environment, syncs_each_second  # noqa: E402
+from harness import NGINX_WORKERS, TOP, Bench, NotRun, end_at_signals, environment, syncs_each_second  # noqa: E402
 
 
 def parts(names):
@@ -163,14 +162,9 @@ def arguments():
     return parser.parse_args()
 
 
-def stop(number, _):
-    raise SystemExit(128 + number)
-
-
 def main():
     args = arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    end_at_signals()
 
     def words(text):
         return [word for word in text.split(",") if word]

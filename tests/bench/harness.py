@@ -136,6 +136,14 @@ class Process:
         self.process.wait()
 
 
+def end_at_signals():
+    """Told to end, the bench still stops and removes what it started."""
+    def stop(number, _):
+        raise SystemExit(128 + number)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
 def tree(roots):
     """The processes of these ids and all that descend from them."""
     children = collections.defaultdict(list)

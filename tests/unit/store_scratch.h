@@ -115,4 +115,59 @@ static inline int count_events(struct store *store)
     return count;
 }
 
+/* --- Rounds of one step --------------------------------------------------------------------------------- */
+
+static inline void scratch_begin(struct store *store, enum store_area area)
+{
+    assert_stored(store, store_round_begin(store, area));
+    assert_stored(store, store_step_begin(store));
+}
+
+static inline void scratch_end(struct store *store)
+{
+    assert_stored(store, store_step_end(store, true));
+    assert_stored(store, store_round_commit(store));
+}
+
+/* --- Bytes in files ------------------------------------------------------------------------------------- */
+
+struct scratch_search {
+    const char *text;
+    int found;
+};
+
+/* nftw(3) hands nothing through. */
+static inline struct scratch_search *scratch_search(void)
+{
+    static struct scratch_search search;
+    return &search;
+}
+
+static inline int scratch_look_into(const char *path, const struct stat *info, int kind, struct FTW *where)
+{
+    (void)where;
+    if (kind != FTW_F)
+        return 0;
+    char *bytes = calloc(1, (size_t)info->st_size + 1);
+    FILE *f = fopen(path, "rb");
+    size_t len = f ? fread(bytes, 1, (size_t)info->st_size, f) : 0;
+    if (f)
+        fclose(f);
+    if (memmem(bytes, len, scratch_search()->text, strlen(scratch_search()->text))) {
+        scratch_search()->found++;
+        print_message("\"%s\" is in %s\n", scratch_search()->text, path);
+    }
+    free(bytes);
+    return 0;
+}
+
+/* In how many files of the store the text stands. */
+static inline int scratch_files_with(const struct scratch *scratch, const char *text)
+{
+    scratch_search()->text = text;
+    scratch_search()->found = 0;
+    nftw(scratch->folder, scratch_look_into, 16, FTW_PHYS);
+    return scratch_search()->found;
+}
+
 #endif

@@ -102,14 +102,21 @@ static void test_right_and_wrong(void **state)
     hash_pool_free(pool);
 }
 
-/* A slot that another process holds: nothing runs, and at its deadline a task comes back not done. */
-static void test_bounded_over_processes(void **state)
+/* As another process that checks: no thread gets on until it is closed. */
+static int hold_the_slot(const struct scene *s)
 {
-    struct scene *s = *state;
     char path[128];
     snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
     int slot = open(path, O_RDWR | O_CREAT, 0600);
     assert_int_equal(flock(slot, LOCK_EX), 0);
+    return slot;
+}
+
+/* A slot that another process holds: nothing runs, and at its deadline a task comes back not done. */
+static void test_bounded_over_processes(void **state)
+{
+    struct scene *s = *state;
+    int slot = hold_the_slot(s);
 
     struct hash_pool *pool = pool_for(s, 1, 100);
     assert_true(hash_pool_add(pool, task_for(s, "right", 200), true));
@@ -130,10 +137,7 @@ static void test_bounded_over_processes(void **state)
 static void test_refused_early(void **state)
 {
     struct scene *s = *state;
-    char path[128];
-    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
-    int slot = open(path, O_RDWR | O_CREAT, 0600);
-    assert_int_equal(flock(slot, LOCK_EX), 0);
+    int slot = hold_the_slot(s);
     struct hash_pool *pool = pool_for(s, 1, 3);
 
     int taken = 0;
@@ -218,10 +222,7 @@ static void test_in_order(void **state)
 static void test_given_in_vain(void **state)
 {
     struct scene *s = *state;
-    char path[128];
-    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
-    int slot = open(path, O_RDWR | O_CREAT, 0600);
-    assert_int_equal(flock(slot, LOCK_EX), 0);
+    int slot = hold_the_slot(s);
     struct hash_pool *pool = pool_for(s, 1, 1000);
     struct hash_task *first = task_for(s, "right", WAIT_MS), *second = task_for(s, "right", WAIT_MS);
     assert_true(hash_pool_add(pool, first, true));
@@ -256,10 +257,7 @@ static void test_given_in_vain(void **state)
 static void test_give_up(void **state)
 {
     struct scene *s = *state;
-    char path[128];
-    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
-    int slot = open(path, O_RDWR | O_CREAT, 0600);
-    assert_int_equal(flock(slot, LOCK_EX), 0);
+    int slot = hold_the_slot(s);
     struct hash_pool *pool = pool_for(s, 1, 100);
     struct hash_task *running = task_for(s, "right", WAIT_MS), *queued = task_for(s, "right", WAIT_MS);
     assert_true(hash_pool_add(pool, running, true));
@@ -290,12 +288,9 @@ static void test_in_place(void **state)
     assert_true(task->job.match);
     hash_task_free(task);
     /* No slot in time: when to come back is spread, since nobody knows how many wait. */
-    char path[128];
     bool differ = false;
     int64_t told = 0;
-    snprintf(path, sizeof path, "%s/hash-slot-0", s->folder);
-    int slot = open(path, O_RDWR | O_CREAT, 0600);
-    assert_int_equal(flock(slot, LOCK_EX), 0);
+    int slot = hold_the_slot(s);
     for (int i = 0; i < 20; i++) {
         task = task_for(s, "right", 0);
         hash_run_here(&task->job, 1, s->folder, task->deadline_ms);

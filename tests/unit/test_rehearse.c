@@ -157,24 +157,12 @@ static void the_bottleneck_is_named(void **state)
 /* --- The account in the store ----------------------------------------------------------------------------
  */
 
-static void begin(struct store *store, enum store_area area)
-{
-    assert_stored(store, store_round_begin(store, area));
-    assert_stored(store, store_step_begin(store));
-}
-
-static void end(struct store *store)
-{
-    assert_stored(store, store_step_end(store, true));
-    assert_stored(store, store_round_commit(store));
-}
-
 static void put_events(struct store *store, const char *account, const char *word, int count)
 {
     static const struct store_throttle rule = {5, 600000, 15000, 1000};
     int64_t wait_ms;
     bool newly;
-    begin(store, STORE_EXAMJOINT);
+    scratch_begin(store, STORE_EXAMJOINT);
     for (int i = 0; i < count; i++) {
         char who[64] = "", body[64];
         unsigned char key[32];
@@ -194,7 +182,7 @@ static void put_events(struct store *store, const char *account, const char *wor
         assert_stored(store, store_event_add(store, &again, NULL));
         assert_stored(store, store_attempt_count(store, key, account, word, NOW, &rule, &wait_ms, &newly));
     }
-    end(store);
+    scratch_end(store);
 }
 
 static void put_sessions(struct store *store, const char *account, const char *word, int count)
@@ -207,7 +195,7 @@ static void put_sessions(struct store *store, const char *account, const char *w
         .failing_ms = 1,
     };
     size_t taken;
-    begin(store, STORE_PROVIEW);
+    scratch_begin(store, STORE_PROVIEW);
     for (int i = 0; i < count; i++) {
         char uuid[64];
         snprintf(uuid, sizeof uuid, "019a1b2c-0000-7000-%04x-%012x", (unsigned)word[0] << 4, (unsigned)i);
@@ -220,12 +208,12 @@ static void put_sessions(struct store *store, const char *account, const char *w
                                                 .body = "{}"};
         assert_stored(store, store_callback_add(store, &callback, NULL, NULL));
     }
-    end(store);
-    begin(store, STORE_RATINGS);
+    scratch_end(store);
+    scratch_begin(store, STORE_RATINGS);
     assert_stored(store, store_sessions_intake(store, NOW, 6, 1000, &taken));
     assert_int_equal(taken, count);
     assert_stored(store, store_login_put(store, account, &login));
-    end(store);
+    scratch_end(store);
 }
 
 static void put_line(struct store *store, const char *account, const char *id)
@@ -255,32 +243,6 @@ static int listed(struct store *store, const char *account, const char *person)
     for (bool more = true; more;)
         assert_stored(store, store_sessions(store, &filter, &sessions, 7, count_session, &count, &more));
     return count;
-}
-
-static const char *searched;
-static int found_in;
-
-static int look_into(const char *path, const struct stat *info, int kind, struct FTW *where)
-{
-    (void)where;
-    if (kind != FTW_F)
-        return 0;
-    char *bytes = calloc(1, (size_t)info->st_size + 1);
-    FILE *f = fopen(path, "rb");
-    size_t len = f ? fread(bytes, 1, (size_t)info->st_size, f) : 0;
-    if (f)
-        fclose(f);
-    found_in += memmem(bytes, len, searched, strlen(searched)) != NULL;
-    free(bytes);
-    return 0;
-}
-
-static int files_with(const struct scratch *scratch, const char *text)
-{
-    searched = text;
-    found_in = 0;
-    nftw(scratch->folder, look_into, 16, FTW_PHYS);
-    return found_in;
 }
 
 static void fill(struct store *store)
@@ -321,12 +283,12 @@ static void a_retry_of_all_leaves_it_alone(void **state)
                                        .max_ahead_ms = 100000};
     int64_t count = 0;
     put_sessions(store, STORE_REHEARSAL, "CANARY", 3);
-    begin(store, STORE_RATINGS);
+    scratch_begin(store, STORE_RATINGS);
     assert_stored(store, store_sessions_give_up(store, &all, &count));
     assert_int_equal(count, 3);
     assert_stored(store, store_sessions_retry(store, NULL, NOW, &count));
     assert_int_equal(count, 0);
-    end(store);
+    scratch_end(store);
 }
 
 static bool told(void *context, int64_t gone)
@@ -344,7 +306,7 @@ static void all_of_it_is_removed_and_nothing_else(void **state)
     struct store_login login;
     int64_t gone = 0;
     fill(store);
-    assert_true(files_with(scratch, "CANARY") >= 3);
+    assert_true(scratch_files_with(scratch, "CANARY") >= 3);
     assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, told, &gone, &removed));
     assert_int_equal(removed.events, 170);
     assert_int_equal(removed.callbacks, 130);
@@ -356,14 +318,14 @@ static void all_of_it_is_removed_and_nothing_else(void **state)
     assert_int_equal(listed(store, NULL, NULL), 20 + 5 + 5);
     assert_stored(store, store_login_get(store, STORE_REHEARSAL, &login));
     assert_null(login.token);
-    assert_int_equal(files_with(scratch, "logins_fail_from " STORE_REHEARSAL), 0);
-    assert_int_equal(files_with(scratch, "logins_fail_for " STORE_REHEARSAL), 0);
+    assert_int_equal(scratch_files_with(scratch, "logins_fail_from " STORE_REHEARSAL), 0);
+    assert_int_equal(scratch_files_with(scratch, "logins_fail_for " STORE_REHEARSAL), 0);
     assert_stored(store, store_login_get(store, "main", &login));
     assert_int_equal(login.failing_from_ms, NOW);
     assert_string_equal(login.token, "stays");
     store_login_release(&login);
     /* The roster is another's business. */
-    assert_int_equal(files_with(scratch, "CANARY"), 1);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 1);
     assert_int_equal(scratch_roster_lines(store, STORE_REHEARSAL), 1);
     /* Once more: nothing is there, and that is fine. */
     removed = (struct store_removed){0};
@@ -387,7 +349,7 @@ static void what_has_no_mark_stays(void **state)
     assert_int_equal(removed.callbacks, 60);
     assert_int_equal(removed.sessions, 60);
     assert_int_equal(listed(store, STORE_REHEARSAL, NULL), 20 + 20 + 5 + 5);
-    assert_int_equal(files_with(scratch, "rehearsal-0123456789"), 0);
+    assert_int_equal(scratch_files_with(scratch, "rehearsal-0123456789"), 0);
 }
 
 static bool stop_soon(void *context, int64_t gone)
@@ -407,7 +369,7 @@ static void a_removal_that_was_stopped_is_gone_on_with(void **state)
     assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, NULL, &removed));
     assert_int_equal(removed.events, 170);
     assert_int_equal(removed.sessions, 130);
-    assert_int_equal(files_with(scratch, "CANARY"), 1);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 1);
 }
 
 /* As the ExamJoint program has it: one area, and the others not even open. */
@@ -440,11 +402,11 @@ static void bytes_that_a_reader_held_go_later(void **state)
     assert_int_equal(store_account_remove(store, STORE_REHEARSAL, NULL, NULL, NULL, &removed), STORE_BUSY);
     assert_non_null(strstr(store_message(store), "may remain"));
     assert_int_equal(removed.events, 20);
-    assert_true(files_with(scratch, "CANARY") > 0);
+    assert_true(scratch_files_with(scratch, "CANARY") > 0);
     sqlite3_close(reader);
     assert_stored(store, store_account_remove(store, STORE_REHEARSAL, NULL, NULL, NULL, &removed));
     assert_int_equal(removed.events, 20);
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
 }
 
 static void ratings_are_counted_behind_a_place(void **state)

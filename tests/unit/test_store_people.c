@@ -9,51 +9,7 @@
 #define NOW INT64_C(1790000000000)
 #define DAY INT64_C(86400000)
 
-/* --- Bytes in files ------------------------------------------------------------------------------------- */
-
-static const char *searched;
-static int found_in;
-
-static int look_into(const char *path, const struct stat *info, int kind, struct FTW *where)
-{
-    (void)where;
-    if (kind != FTW_F)
-        return 0;
-    char *bytes = calloc(1, (size_t)info->st_size + 1);
-    FILE *f = fopen(path, "rb");
-    size_t len = f ? fread(bytes, 1, (size_t)info->st_size, f) : 0;
-    if (f)
-        fclose(f);
-    if (memmem(bytes, len, searched, strlen(searched))) {
-        found_in++;
-        print_message("\"%s\" is in %s\n", searched, path);
-    }
-    free(bytes);
-    return 0;
-}
-
-/* In how many files of the store the text stands. */
-static int files_with(const struct scratch *scratch, const char *text)
-{
-    searched = text;
-    found_in = 0;
-    nftw(scratch->folder, look_into, 16, FTW_PHYS);
-    return found_in;
-}
-
 /* --- Rows ----------------------------------------------------------------------------------------------- */
-
-static void begin(struct store *store, enum store_area area)
-{
-    assert_stored(store, store_round_begin(store, area));
-    assert_stored(store, store_step_begin(store));
-}
-
-static void end(struct store *store)
-{
-    assert_stored(store, store_step_end(store, true));
-    assert_stored(store, store_round_commit(store));
-}
 
 static void key_of(const char *text, unsigned char key[32])
 {
@@ -81,9 +37,9 @@ static bool put_event(struct store *store, const char *name, const char *respond
                                       .body = body,
                                       .key = key,
                                       .erased_key = erased};
-    begin(store, STORE_EXAMJOINT);
+    scratch_begin(store, STORE_EXAMJOINT);
     assert_stored(store, store_event_add(store, &event, &repeat));
-    end(store);
+    scratch_end(store);
     return repeat;
 }
 
@@ -97,9 +53,9 @@ static bool put_callback(struct store *store, const char *uuid, const char *exte
                                             .external_id = external,
                                             .sender = "192.0.2.1",
                                             .body = "{\"name\":\"CANARY-callback-body\"}"};
-    begin(store, STORE_PROVIEW);
+    scratch_begin(store, STORE_PROVIEW);
     assert_stored(store, store_callback_add(store, &callback, NULL, &repeat));
-    end(store);
+    scratch_end(store);
     return repeat;
 }
 
@@ -207,19 +163,19 @@ static void nothing_of_what_was_purged_is_in_any_file(void **state)
     /* As a program that receives: open all the time, with pages of its own in memory. */
     struct store *other = scratch_open(scratch, STORE_EXAMJOINT, 0, 5000);
     fill(other, 4000, every_other);
-    assert_true(files_with(scratch, "CANARY") > 0);
+    assert_true(scratch_files_with(scratch, "CANARY") > 0);
     assert_stored(store, store_purge(store, NOW - 1, &purged));
     assert_int_equal(purged.events, 2286);
     assert_int_equal(purged.unsettled, 0);
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
     /* It writes on, and brings nothing back. */
     for (int i = 0; i < 200; i++) {
         char who[32];
         snprintf(who, sizeof who, "later-%d", i * 7919 % 1000);
         put_event(other, "result_ready", who, "{}", NOW + i);
     }
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
-    assert_true(files_with(scratch, "stays!") > 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
+    assert_true(scratch_files_with(scratch, "stays!") > 0);
     store_free(other);
     struct store_filter all = {0};
     struct store_cursor cursor = STORE_CURSOR_START;
@@ -268,7 +224,7 @@ static void a_reader_between_two_pages_is_not_in_the_way(void **state)
     assert_stored(reader, store_events(reader, &all, &cursor, 10, hold_reader, NULL, &more));
     assert_stored(scratch->store, store_purge(scratch->store, NOW - 1, &purged));
     assert_int_equal(purged.unsettled, 0);
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
     store_free(reader);
 }
 
@@ -292,7 +248,7 @@ static void nothing_of_who_left_the_roster_is_in_the_file(void **state)
     for (int i = 0; i < 3000; i++)
         put_candidate(build, i, i % 3 == 0 ? "CANARY" : "stays!");
     assert_stored(store, store_roster_commit(build));
-    assert_int_equal(files_with(scratch, "CANARY"), 1);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 1);
     assert_stored(store, store_roster_begin(store, "uni", false, NULL, &build));
     for (int i = 0; i < 3000; i += 3) {
         char id[32];
@@ -301,8 +257,8 @@ static void nothing_of_who_left_the_roster_is_in_the_file(void **state)
         assert_int_equal(removed, 1);
     }
     assert_stored(store, store_roster_commit(build));
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
-    assert_int_equal(files_with(scratch, "canary"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, "canary"), 0);
     assert_int_equal(scratch_roster_lines(store, "uni"), 2000);
 }
 
@@ -312,12 +268,12 @@ static void erase_event(struct store *store, const char *id)
 {
     unsigned char secret[STORE_KEY_BYTES];
     assert_stored(store, store_identity_key(store, secret));
-    begin(store, STORE_EXAMJOINT);
+    scratch_begin(store, STORE_EXAMJOINT);
     assert_stored(store, store_event_erase(store, id, secret));
-    end(store);
-    begin(store, STORE_EXAMJOINT);
+    scratch_end(store);
+    scratch_begin(store, STORE_EXAMJOINT);
     assert_int_equal(store_event_erase(store, id, secret), STORE_ABSENT);
-    end(store);
+    scratch_end(store);
 }
 
 static bool some_erased(struct store *store)
@@ -371,11 +327,11 @@ static void an_erased_event_counts_and_its_repeat_is_counted_on_it(void **state)
     erase_event(store, events(store, "CANARY-1").id);
     const struct store_sweep_rule scrub = {.scrub_areas = STORE_ALL};
     assert_stored(store, store_sweep(store, &scrub, &purged));
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
     assert_int_equal(events(store, "CANARY-1").count, 0);
     assert_int_equal(events(store, NULL).count, 3);
     assert_true(put_event(store, "result_ready", "CANARY-1", "{\"a\":\"CANARY-body\"}", NOW + 3));
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
     struct seen seen = events(store, STORE_ERASED);
     assert_int_equal(seen.count, 2);
     assert_int_equal(seen.deliveries, 4);
@@ -389,12 +345,12 @@ static void an_erased_event_counts_and_its_repeat_is_counted_on_it(void **state)
 
 static void erase_session(struct store *store, const char *uuid, int64_t *callbacks, int64_t *count)
 {
-    begin(store, STORE_PROVIEW);
+    scratch_begin(store, STORE_PROVIEW);
     assert_stored(store, store_callbacks_erase(store, "pv", uuid, NOW, callbacks));
-    end(store);
-    begin(store, STORE_RATINGS);
+    scratch_end(store);
+    scratch_begin(store, STORE_RATINGS);
     assert_stored(store, store_session_erase(store, "pv", uuid, NOW, count));
-    end(store);
+    scratch_end(store);
 }
 
 static void an_erased_session_is_neither_fetched_nor_known_again(void **state)
@@ -406,20 +362,20 @@ static void an_erased_session_is_neither_fetched_nor_known_again(void **state)
     put_callback(store, UUID, "CANARY-ext", NOW);
     put_callback(store, UUID, "CANARY-two", NOW);
     assert_int_equal(take_in(store, NOW), 2);
-    begin(store, STORE_RATINGS);
+    scratch_begin(store, STORE_RATINGS);
     assert_stored(store, store_session_hold(store, "pv", UUID, "CANARY-person"));
-    end(store);
+    scratch_end(store);
     assert_int_equal(sessions(store, "CANARY-person").count, 1);
     erase_session(store, UUID, &callbacks, &count);
     assert_int_equal(callbacks, 2);
     assert_int_equal(count, 1);
     const struct store_sweep_rule scrub = {.scrub_areas = STORE_ALL};
     assert_stored(store, store_sweep(store, &scrub, &purged));
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
-    assert_int_equal(files_with(scratch, UUID), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, UUID), 0);
     assert_true(put_callback(store, UUID, "CANARY-ext", NOW + 1));
     assert_int_equal(take_in(store, NOW + 1), 0);
-    assert_int_equal(files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
     assert_string_equal(sessions(store, NULL).text, "erased: erased - -");
     assert_int_equal(events(store, NULL).count, 1);
     assert_int_equal(events(store, NULL).deliveries, 3);
@@ -545,9 +501,9 @@ static void what_a_retention_left_is_overwritten_by_the_next(void **state)
         assert_stored(store, store_sweep_step(sweep, &more));
     store_sweep_free(sweep);
     assert_int_equal(events(store, NULL).count, 1);
-    assert_int_not_equal(files_with(scratch, "CANARY-left"), 0);
+    assert_int_not_equal(scratch_files_with(scratch, "CANARY-left"), 0);
     assert_int_equal(retain(store, NOW + 3600000, 30 * DAY).events, 0);
-    assert_int_equal(files_with(scratch, "CANARY-left"), 0);
+    assert_int_equal(scratch_files_with(scratch, "CANARY-left"), 0);
 }
 
 static void a_clock_that_jumps_ahead_does_not_empty_the_store(void **state)

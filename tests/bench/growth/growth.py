@@ -26,7 +26,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import seed  # noqa: E402
-from harness import (CLIENT_ID, CLIENT_SECRET, PATH, TOP, Bench, Contestant, Nginx, NotRun, environment, memory,  # noqa: E402
+from harness import (CLIENT_ID, CLIENT_SECRET, PATH, TOP, Bench, Contestant, Nginx, NotRun, end_at_signals, environment, memory,  # noqa: E402
                      settle, shipped_server, tool)
 
 EXAMS_AT_ONCE = 10
@@ -432,14 +432,9 @@ def look_for_room(folder, sizes, candidates):
         raise NotRun("it takes %.1f GB in %s, where %.1f GB are free" % (needed / 1e9, folder, left / 1e9))
 
 
-def stop(number, _):
-    raise SystemExit(128 + number)
-
-
 def main():
     args = arguments()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    end_at_signals()
     args.parts = args.parts.split(",")
     sizes = sorted(int(n) for n in args.events.split(","))
     bench = Bench(args.build, "full")
