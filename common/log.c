@@ -87,6 +87,7 @@ static size_t plain_length(const char *text)
     return len <= VALUE_MOST && text[len] == '\0' ? len : 0;
 }
 
+/* What is not shown as it is. */
 static void add_escaped(struct buf *line, unsigned char c)
 {
     switch (c) {
@@ -105,10 +106,7 @@ static void add_escaped(struct buf *line, unsigned char c)
         buf_adds(line, "\\t");
         break;
     default:
-        if (c < 0x20 || c > 0x7e)
-            buf_addf(line, "\\x%02x", c);
-        else
-            buf_addc(line, (char)c);
+        buf_addf(line, "\\x%02x", c);
     }
 }
 

@@ -43,8 +43,10 @@ class Peer:
 
     def __init__(self, path, timeout=10):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(timeout)
+        # Where the queue of those who wait is full, a socket with a time limit of Python's would not wait at all.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6)))
         self.socket.connect(os.fspath(path))
+        self.socket.settimeout(timeout)
 
     def send(self, data):
         self.socket.sendall(data)

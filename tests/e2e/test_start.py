@@ -64,3 +64,17 @@ def test_a_group_that_is_not_there(run, tmp_path):
     said = refused(run, "--socket", tmp_path / "s.sock", "--socket-group", "nobody-has-this-group")
     assert "there is no group nobody-has-this-group" in said
     assert not list(tmp_path.glob("s.sock*")) # nothing is left lying
+
+
+def test_candidates_texts_that_cannot_be_read(run, tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "en.txt").write_text("nonsense\n")
+    with open(tmp_path / "examhook.conf", "a", encoding="utf-8") as config:
+        config.write(f"[verify]\nlanguages = {tmp_path / 'texts'}\n")
+    assert "en.txt" in refused(run, "--socket", tmp_path / "s.sock")
+
+
+def test_a_key_that_is_gone(run, tmp_path):
+    key = next((tmp_path / "store").rglob("identity.key"))
+    key.unlink()
+    assert "the key of unknown identities cannot be read" in refused(run, "--socket", tmp_path / "s.sock")
