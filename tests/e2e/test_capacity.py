@@ -125,7 +125,9 @@ def test_fewer_threads_verify_fewer(said):
     all_cores = said((2, accounts.YESCRYPT))
     one = said((2, accounts.YESCRYPT), verify="hash_threads = 1")
     assert "with 1 at once" in one[0][1] and "with 1 at once" not in all_cores[0][1]
-    assert a_minute(one, "$y$j9T$") < a_minute(all_cores, "$y$j9T$")
+    # Each for what a check took in its own run: that differs with what else the machine does.
+    busy = [a_minute(lines, "$y$j9T$") * float(re.search(r"takes ([\d.]+) ms", lines[0][1]).group(1)) for lines in (one, all_cores)]
+    assert busy[0] < 0.8 * busy[1]
 
 
 def test_a_start_waits_for_no_measuring(make_site):

@@ -25,9 +25,12 @@ def hashed():
 
     def make(rounds):
         return crypt(PASSWORD.encode(), b"$6$rounds=%d$abcdefghijklmnop$" % rounds).decode()
-    begun = time.thread_time()
-    make(100000)
-    return make(min(5000000, int(100000 * CHECK_S / (time.thread_time() - begun))))
+    shortest = CHECK_S
+    for _ in range(7): # the shortest is without what else the machine does
+        begun = time.thread_time()
+        make(100000)
+        shortest = min(shortest, time.thread_time() - begun)
+    return make(min(5000000, int(100000 * CHECK_S / shortest)))
 
 
 @pytest.fixture
