@@ -81,6 +81,21 @@ static void write_cursor(struct store_cursor *cursor, int64_t event, int64_t cal
 #define PAGE \
     " AND id > ?1 AND +received_at >= ?2 AND " STORE_ACCOUNT_WANTED("account", "?6") " ORDER BY id LIMIT ?3"
 
+/* The ids of rows where that column is ?4, by the index as it is: by blocks, or not yet. */
+#define IDS_BY(places, place, index_is, column)                                                        \
+    "SELECT id FROM " places " CROSS JOIN events WHERE " index_is " AND " place " AND " column " = ?4" \
+    " AND id > ?1"
+#define BY_BLOCK(index, column) \
+    IDS_BY("blocks", STORE_EVENT_BLOCK " = block", STORE_EVENT_BY_BLOCK(index) " IS 1", column)
+#define BY_DAY(index, column) \
+    IDS_BY("days", STORE_EVENT_DAY " = day", STORE_EVENT_BY_BLOCK(index) " IS NOT 1", column)
+#define PERSON_IDS                                                       \
+    "WITH RECURSIVE " STORE_EVENT_BLOCKS ", " STORE_EVENT_DAYS           \
+    " " BY_BLOCK("events_respondent", "respondent_id") " UNION " BY_DAY( \
+        "events_respondent",                                             \
+        "respondent_id") " UNION " BY_BLOCK("events_identity",           \
+                                            "identity") " UNION " BY_DAY("events_identity", "identity")
+
 static const char *sql_of(const struct source *source, enum list_slot slot)
 {
     bool events = source->letter == 'e';
@@ -90,12 +105,7 @@ static const char *sql_of(const struct source *source, enum list_slot slot)
     case LIST_QUARANTINED:
         return EVENT_COLUMNS "INDEXED BY events_quarantined WHERE quarantined = 1" PAGE;
     case LIST_PERSON:
-        return events ? EVENT_COLUMNS "WHERE id IN (" STORE_EVENT_DAYS "SELECT id FROM days CROSS JOIN events"
-                                      " WHERE " STORE_EVENT_DAY
-                                      " = day AND respondent_id = ?4 AND id > ?1 UNION"
-                                      " SELECT id FROM days CROSS JOIN events"
-                                      " WHERE " STORE_EVENT_DAY " = day AND identity = ?4 AND id > ?1)"
-                                      " AND (?5 = 0 OR quarantined = 1)" PAGE
+        return events ? EVENT_COLUMNS "WHERE id IN (" PERSON_IDS ") AND (?5 = 0 OR quarantined = 1)" PAGE
                       : CALLBACK_COLUMNS
                    "WHERE id IN (SELECT id FROM callbacks WHERE session_uuid = lower(?4)"
                    " UNION SELECT id FROM callbacks WHERE external_id = ?4 AND id > ?1)" PAGE;

@@ -42,11 +42,11 @@ static const struct {
     {"events_key",
      "CREATE UNIQUE INDEX events_key ON events(" STORE_EVENT_EXAM("exam_id") ", " STORE_EVENT_TIME(
          "admitted_on") ", " STORE_EVENT_PERSON("respondent_id") ", key) WHERE key IS NOT NULL"},
-    {"events_respondent", "CREATE INDEX events_respondent ON events(" STORE_EVENT_DAY ", respondent_id)"
+    {"events_respondent", "CREATE INDEX events_respondent ON events(" STORE_EVENT_BLOCK ", respondent_id)"
                           " WHERE respondent_id IS NOT NULL"},
     /* Before the one of identities is changed, which serves this question too. */
     {"events_erased", "CREATE INDEX events_erased ON events(identity) WHERE identity = '" STORE_ERASED "'"},
-    {"events_identity", "CREATE INDEX events_identity ON events(" STORE_EVENT_DAY ", identity)"
+    {"events_identity", "CREATE INDEX events_identity ON events(" STORE_EVENT_BLOCK ", identity)"
                         " WHERE identity IS NOT NULL"},
 };
 #define EVENT_INDEXES (sizeof event_indexes / sizeof event_indexes[0])

@@ -10,6 +10,8 @@
 #define DAY_MS INT64_C(86400000)
 #define EVENTS 2000
 #define DAYS 20
+/* More than there are tables and indexes. */
+#define SCHEMA_MOST 24
 
 /* --- Helpers -----------------------------------------------------------------------------------------------
  */
@@ -114,10 +116,11 @@ static void watch(struct store *store, struct walk *most)
     sqlite3_trace_v2(store->examjoint.db, SQLITE_TRACE_PROFILE, look, most);
 }
 
-/* The days that have rows are enumerated; that many steps are fine, in each of two lookups. */
+/* The days that have rows, or the blocks, are enumerated; that many steps are fine, in each of two lookups.
+   How the indexes were made is looked up five times. */
 static void assert_no_walk(const struct walk *most)
 {
-    if (most->steps > 2 * (DAYS + 3))
+    if (most->steps > 2 * (DAYS + 3) + 5 * SCHEMA_MOST)
         fail_msg("walks %d rows: %s", most->steps, most->sql);
 }
 
@@ -167,6 +170,69 @@ static void a_walk_is_seen(void **state)
     assert_true(most.steps > EVENTS / 2);
 }
 
+/* --- A busy day --------------------------------------------------------------------------------------------
+ */
+
+#define BLOCK 4096
+/* As many as are received together under load. */
+#define TOGETHER 256
+/* Events that came before on the same day. */
+#define BEFORE (8 * BLOCK)
+
+/* One of the events of a single day: nothing of its number is in the order of its ids. */
+static struct store_event of_a_day(int n, struct texts *texts)
+{
+    struct store_event event = numbered(n, texts);
+    unsigned mixed = (unsigned)n * 2654435761u;
+    (void)snprintf(texts->respondent, sizeof texts->respondent, "r-%08x%08x", mixed, mixed ^ 0x5bd1e995u);
+    (void)snprintf(texts->identity, sizeof texts->identity, "c-%08x%08x", mixed, mixed ^ 0x5bd1e995u);
+    event.received_at_ms = NOW - NOW % DAY_MS + n;
+    event.has_admitted_on = !event.identity;
+    event.admitted_on_ms = event.received_at_ms;
+    return event;
+}
+
+static void put_a_day(struct store *store, int from, int to)
+{
+    for (int n = from; n < to;) {
+        assert_stored(store, store_round_begin(store, STORE_EXAMJOINT));
+        for (int end = n + TOGETHER; n < end; n++) {
+            struct texts texts;
+            struct store_event event = of_a_day(n, &texts);
+            bool repeat = true;
+            assert_stored(store, store_event_add(store, &event, &repeat));
+            assert_false(repeat);
+        }
+        assert_stored(store, store_round_commit(store));
+    }
+}
+
+/* Pages handed to the log by now. */
+static int pages_written(struct store *store)
+{
+    int pages = 0, most = 0;
+    assert_int_equal(
+        sqlite3_db_status(store->examjoint.db, SQLITE_DBSTATUS_CACHE_WRITE, &pages, &most, false), SQLITE_OK);
+    return pages;
+}
+
+/* What was received before costs the next events nothing: neither by its number nor on the same day. */
+static void a_busy_day_writes_no_more_pages(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    put_a_day(store, 0, BLOCK);
+    int empty = pages_written(store);
+    put_a_day(store, BLOCK, BEFORE);
+    int before = pages_written(store);
+    put_a_day(store, BEFORE, BEFORE + BLOCK);
+    int later = pages_written(store) - before;
+    assert_true(empty > BLOCK / 40);
+    /* Trees of many pages have more inner ones. By the day it was five times as many. */
+    if (later > empty + empty / 2)
+        fail_msg("%d pages for %d events of a busy day, %d for those of an empty store", later, BLOCK, empty);
+}
+
 /* --- Indexes as they were ----------------------------------------------------------------------------------
  */
 
@@ -176,6 +242,21 @@ static const char older[] =
     "CREATE UNIQUE INDEX events_key ON events(key) WHERE key IS NOT NULL;"
     "CREATE INDEX events_respondent ON events(respondent_id) WHERE respondent_id IS NOT NULL;"
     "CREATE INDEX events_identity ON events(identity) WHERE identity IS NOT NULL;";
+
+/* As they came after those. */
+static const char by_day[] =
+    "DROP INDEX events_respondent; DROP INDEX events_identity;"
+    "CREATE INDEX events_respondent ON events(received_at / 86400000, respondent_id)"
+    " WHERE respondent_id IS NOT NULL;"
+    "CREATE INDEX events_identity ON events(received_at / 86400000, identity) WHERE identity IS NOT NULL;";
+/* A migration was cut short. */
+static const char half[] = "DROP INDEX events_identity; CREATE INDEX events_identity ON"
+                           " events(received_at / 86400000, identity) WHERE identity IS NOT NULL;";
+static const char other_half[] =
+    "DROP INDEX events_respondent;"
+    "CREATE INDEX events_respondent ON events(respondent_id) WHERE respondent_id IS NOT NULL;";
+/* Somebody took it away: slow, but nothing is missing from a listing. */
+static const char none[] = "DROP INDEX events_respondent;";
 
 static void assert_serves(struct store *store)
 {
@@ -189,32 +270,85 @@ static void assert_serves(struct store *store)
     assert_false(erased);
 }
 
-static void older_indexes_serve_and_are_made_anew(void **state)
+static void assert_whole(struct store *store)
 {
-    struct scratch *scratch = *state;
-    struct store *store = scratch->store;
-    struct walk most;
-    struct buf said = BUF_INIT;
-    run_sql(store, older);
-    put_all(store, 0, EVENTS);
-    watch(store, &most);
-    assert_serves(store);
-    assert_no_walk(&most);
-    /* A program runs on meanwhile. */
-    assert_int_equal(store_migrate(scratch->url, &said), STORE_OK);
-    assert_non_null(strstr(buf_str(&said), "events.db: 4 indexes made anew"));
-    assert_serves(store);
-    assert_no_walk(&most);
     assert_int_equal(number(store, "SELECT count(*) FROM events"), EVENTS);
     assert_int_equal(
         number(store, "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"), 0);
     assert_int_equal(number(store, "SELECT count(*) FROM sqlite_schema WHERE name = 'events_key' AND sql LIKE"
                                    " '%exam_id%'"),
                      1);
+    assert_int_equal(number(store, "SELECT count(*) FROM sqlite_schema WHERE name IN ('events_respondent',"
+                                   " 'events_identity') AND sql LIKE '%id >> 12%'"),
+                     2);
+}
+
+/* `sql` makes them as they were; a migration makes `anew` of them as they are now. */
+static void serve_and_are_made_anew(const struct scratch *scratch, const char *sql, int anew, bool walks)
+{
+    struct store *store = scratch->store;
+    struct walk most;
+    struct buf said = BUF_INIT;
+    char expected[64];
+    (void)snprintf(expected, sizeof expected, "events.db: %d indexes made anew", anew);
+    run_sql(store, sql);
+    put_all(store, 0, EVENTS);
+    watch(store, &most);
+    assert_serves(store);
+    if (!walks)
+        assert_no_walk(&most);
+    /* A program runs on meanwhile. */
+    assert_int_equal(store_migrate(scratch->url, &said), STORE_OK);
+    assert_non_null(strstr(buf_str(&said), expected));
+    watch(store, &most);
+    assert_serves(store);
+    assert_no_walk(&most);
+    assert_whole(store);
     buf_clear(&said);
     assert_int_equal(store_migrate(scratch->url, &said), STORE_OK);
     assert_null(strstr(buf_str(&said), "anew"));
     buf_release(&said);
+}
+
+static void older_indexes_serve_and_are_made_anew(void **state)
+{
+    serve_and_are_made_anew(*state, older, 4, false);
+}
+
+static void indexes_by_day_serve_and_are_made_anew(void **state)
+{
+    serve_and_are_made_anew(*state, by_day, 2, false);
+}
+
+static void half_a_migration_serves_and_is_ended(void **state)
+{
+    serve_and_are_made_anew(*state, half, 1, false);
+}
+
+static void the_other_half_serves_and_is_ended(void **state)
+{
+    serve_and_are_made_anew(*state, other_half, 1, false);
+}
+
+static void without_an_index_nothing_is_missing(void **state)
+{
+    serve_and_are_made_anew(*state, none, 1, true);
+}
+
+/* Blocks that a purge has emptied are passed over, and so are ids that nobody has. */
+static void a_person_is_found_behind_a_gap(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    struct walk most;
+    put_all(store, 0, EVENTS);
+    run_sql(store, "DELETE FROM events WHERE id > 10 AND id < 1990;"
+                   "UPDATE sqlite_sequence SET seq = 900000000 WHERE name = 'events'");
+    put_all(store, EVENTS, EVENTS + 1000);
+    watch(store, &most);
+    assert_int_equal(listed(store, &(struct store_filter){.person = "r-7"}), 1 + 2);
+    assert_int_equal(listed(store, &(struct store_filter){.person = "c-496"}), 1 + 2);
+    assert_no_walk(&most);
 }
 
 int main(void)
@@ -223,8 +357,16 @@ int main(void)
         cmocka_unit_test_setup_teardown(intake_walks_no_table, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(listings_walk_no_table, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_walk_is_seen, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_busy_day_writes_no_more_pages, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(older_indexes_serve_and_are_made_anew, scratch_setup,
                                         scratch_teardown),
+        cmocka_unit_test_setup_teardown(indexes_by_day_serve_and_are_made_anew, scratch_setup,
+                                        scratch_teardown),
+        cmocka_unit_test_setup_teardown(half_a_migration_serves_and_is_ended, scratch_setup,
+                                        scratch_teardown),
+        cmocka_unit_test_setup_teardown(the_other_half_serves_and_is_ended, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(without_an_index_nothing_is_missing, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_person_is_found_behind_a_gap, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
