@@ -9,9 +9,11 @@
 /* A place is given up to this share of the time that is left: checks may become slower meanwhile. A shorter
  * queue costs nothing, as long as it does not run empty. */
 #define LEFT_TENTHS 8
-/* A new measurement counts for a sixteenth: steady against single slow ones, settled after a second or two.
- */
+/* The first measurements count as much as the guess; later each for a sixteenth: steady, and settled after a
+ * second or two. None counts for more than four times what was thought: one slow check says more of a moment
+ * than of the next ones. */
 #define AVERAGE_OF 16
+#define JUMP_MOST 4
 /* Who comes back may be so much too early, by a clock that counts whole seconds, or too late. */
 #define EARLY_US 1500000
 #define GRACE_US 3000000
@@ -59,10 +61,14 @@ int turns_kind(struct turns *turns, const char *setting)
 void turns_measured(struct turns *turns, int kind, int64_t took_us)
 {
     struct turns_kind *k = &turns->kinds[kind];
-    took_us = took_us > 0 ? took_us : 1;
-    k->us = k->measured ? (k->us * (AVERAGE_OF - 1) + took_us) / AVERAGE_OF : took_us;
-    k->us = k->us > 0 ? k->us : 1;
-    k->measured = true;
+    int64_t most = k->us * JUMP_MOST, parts = k->measured + 2;
+
+    took_us = took_us > most ? most : took_us > 0 ? took_us : 1;
+    if (k->measured == 0 && took_us < k->us) /* nothing makes a check faster than it is */
+        k->us = took_us;
+    else
+        k->us += (took_us - k->us) / (parts < AVERAGE_OF ? parts : AVERAGE_OF);
+    k->measured += k->measured < AVERAGE_OF;
 }
 
 /* Until all who are here are done. */

@@ -18,8 +18,8 @@
 
 struct turns_kind {
     char class_text[32];
-    int64_t us; /* what one check takes: a guess, then a moving average */
-    bool measured;
+    int64_t us;   /* what one check takes: a guess, then a moving average */
+    int measured; /* how often; counted to the length of the average */
     int64_t here; /* how many of them wait or are being checked */
 };
 struct turns_return;

@@ -73,8 +73,14 @@ def test_many_verifications_beside_events(make_site):
         begun = time.monotonic()
         is_stored(examjoint(site, event("result_ready", unique())))
         slowest = max(slowest, time.monotonic() - begun)
-    for check in checks:
-        is_valid(check.result())
+    for number, check in enumerate(checks):
+        reply = check.result()
+        if "errorMessage" in reply.json: # this machine is busy: who is told to come back is let in then
+            told = re.search(r"again in (\d+) seconds", message_of(reply))
+            assert told, reply
+            time.sleep(int(told.group(1)))
+            reply = verify(site, "c%d" % number, "horse yescrypt")
+        is_valid(reply)
     assert 0 < slowest < 1.5 * PATIENCE
 
 

@@ -33,11 +33,17 @@ static int teardown(void **state)
     return 0;
 }
 
+static void measured_often(struct turns *turns, int kind, int64_t took_us)
+{
+    for (int i = 0; i < 500; i++)
+        turns_measured(turns, kind, took_us);
+}
+
 /* 50 ms a check on two threads: 40 a second. */
 static int fifty_ms(struct turns *turns)
 {
     int kind = turns_kind(turns, YESCRYPT);
-    turns_measured(turns, kind, 50000);
+    measured_often(turns, kind, 50000);
     return kind;
 }
 
@@ -71,7 +77,7 @@ static void test_kinds_count_what_they_cost(void **state)
     int cheap = fifty_ms(turns), dear = turns_kind(turns, "$2b$12$Nobody.Has.This.Salt0.");
     assert_int_not_equal(cheap, dear);
     assert_int_equal(dear, turns_kind(turns, "$2y$12$OtherOtherOtherOtherO."));
-    turns_measured(turns, dear, 500000);
+    measured_often(turns, dear, 500000);
     for (int i = 0; i < 60; i++) /* 15 s of both threads */
         assert_true(turns_enter(turns, dear, ++who, NOW, BUDGET, MANY));
     int count = fill(turns, cheap, NOW, &who);
@@ -93,9 +99,30 @@ static void test_a_dear_one_is_checked_where_nobody_is(void **state)
 {
     struct turns *turns = *state;
     int kind = fifty_ms(turns);
-    turns_measured(turns, kind, 2000 * SECOND);
+    measured_often(turns, kind, 2000 * SECOND);
     assert_true(turns_enter(turns, kind, 1, NOW, BUDGET, MANY));
     assert_false(turns_enter(turns, kind, 2, NOW, BUDGET, MANY));
+}
+
+/* A machine that stands still for a moment while the first is checked sends nobody away. */
+static void test_one_slow_check_is_not_believed(void **state)
+{
+    struct turns *turns = *state;
+    uint64_t who = 0;
+    int kind = turns_kind(turns, YESCRYPT);
+    for (int i = 0; i < 60; i++)
+        assert_true(turns_enter(turns, kind, ++who, NOW, BUDGET, MANY));
+    turns_measured(turns, kind, 2 * SECOND);
+    assert_false(turns_too_late(turns, kind, BUDGET - 2 * SECOND));
+    assert_true(turns_enter(turns, kind, ++who, NOW, BUDGET, MANY));
+    /* Where all are slow, that is found out before half of those who wait are checked. */
+    for (int i = 0; i < 20; i++)
+        turns_measured(turns, kind, 2 * SECOND);
+    assert_true(turns_too_late(turns, kind, BUDGET / 2));
+    /* A guess that was too high is given up at once. */
+    int dear = turns_kind(turns, "$2b$12$Nobody.Has.This.Salt0.");
+    turns_measured(turns, dear, 1000);
+    assert_in_range(turns->kinds[dear].us, 1000, 1000);
 }
 
 /* Those who are sent away all at once come back as fast as they can be checked. */
@@ -174,6 +201,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_as_many_as_can_be_done_in_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kinds_count_what_they_cost, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_dear_one_is_checked_where_nobody_is, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_slow_check_is_not_believed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_returns_are_spread, setup, teardown),
         cmocka_unit_test_setup_teardown(test_asking_again_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_comes_back_goes_first, setup, teardown),
