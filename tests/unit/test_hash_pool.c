@@ -223,32 +223,33 @@ static void test_given_in_vain(void **state)
 {
     struct scene *s = *state;
     int slot = hold_the_slot(s);
-    struct hash_pool *pool = pool_for(s, 1, 1000);
+    int64_t budget_ms = 2000, count = budget_ms * 1000 * 7 / 10 / password_cost_guess_us(s->hash);
+    struct hash_pool *pool = pool_for(s, 1, 2 * count);
     struct hash_task *first = task_for(s, "right", WAIT_MS), *second = task_for(s, "right", WAIT_MS);
     assert_true(hash_pool_add(pool, first, true));
     assert_true(hash_pool_add(pool, second, true));
     int64_t deadline = 0;
-    for (int i = 0; i < 300; i++) {
-        struct hash_task *task = task_for(s, "right", 8000);
+    for (int64_t i = 0; i < count; i++) {
+        struct hash_task *task = task_for(s, "right", budget_ms);
         deadline = task->deadline_ms;
         assert_true(hash_pool_add(pool, task, true));
     }
     wait_ms(500);
     close(slot); /* the first check is seen to take half a second */
-    int done = 0, refused = 0;
-    for (int i = 0; i < 302; i++) {
+    int64_t done = 0, refused = 0, early = 0;
+    for (int64_t i = 0; i < count + 2; i++) {
         struct hash_task *task = wait_for_one(s, pool);
         assert_true((task != first && task != second) || task->job.done);
         if (task->job.done) {
             done++;
         } else {
             refused++;
+            early += clock_monotonic_ms() < deadline - budget_ms / 2;
             assert_in_range(task->job.wait_s, 1, 600);
-            assert_true(clock_monotonic_ms() < deadline - 2000);
         }
         hash_task_free(task);
     }
-    assert_true(refused > 200);
+    assert_true(early > count / 3);
     assert_true(done >= 2);
     hash_pool_free(pool);
 }
