@@ -14,11 +14,11 @@
 #define CANDIDATES_MOST 100000
 #define WITHIN_MOST_S 3600
 #define WITHIN_DEFAULT_S 60
+/* cron, where no worker lives on, starts one each minute. */
+#define WAIT_DEFAULT_S 75
 #define REPORT "rehearsal.html"
 /* Of one candidate in the store: four events, a callback, a session. */
 #define ROWS 6
-/* What a rehearsal takes beyond its arrivals, generously: no window may open meanwhile. */
-#define AHEAD_MS (15 * 60 * INT64_C(1000))
 
 enum {
     KEY_CANDIDATES = 'n',
@@ -28,6 +28,7 @@ enum {
     KEY_REPORT = 'r',
     KEY_JSON = 'j',
     KEY_NO_RATINGS = 'x',
+    KEY_WAIT = 'q',
     KEY_EVEN_NOW = 'e',
     KEY_STANDIN = 't',
     KEY_SETUP = 's',
@@ -42,9 +43,13 @@ const struct cli_option cmd_rehearse_options[] = {
     {"ca", "FILE", KEY_CA, "the authorities (PEM) that its certificate is judged by; else the host's own"},
     {"report", "FILE", KEY_REPORT, "the page with the charts, a new file; else " REPORT},
     {"json", NULL, KEY_JSON, "the summary as one JSON object"},
-    {"without-ratings", NULL, KEY_NO_RATINGS, "no stand-in of Talview: everything but ratings"},
+    {"without-ratings", NULL, KEY_NO_RATINGS,
+     "no stand-in of Talview, and no python3 for it: everything but ratings; with --setup too"},
+    {"wait", "S", KEY_WAIT,
+     "for a rating, so many seconds since the last that came; 75 without it: cron starts a worker each "
+     "minute"},
     {"even-now", NULL, KEY_EVEN_NOW,
-     "although a window is open, or real candidates came within the last hour"},
+     "although somebody came within the last hour; not in a window of the roster"},
     {"standin", "FILE", KEY_STANDIN, "the stand-in of Talview, where it is not installed beside examhook"},
     {"setup", NULL, KEY_SETUP,
      "make the stand-in's certificate, and print the lines to paste into the configuration"},
@@ -57,7 +62,7 @@ const struct cli_option cmd_rehearse_options[] = {
 struct rehearse_options {
     struct rehearse_target target;
     const char *report, *standin, *dir;
-    int64_t candidates, within_s;
+    int64_t candidates, within_s, wait_s;
     bool json, no_ratings, even_now, setup, clean;
 };
 
@@ -72,6 +77,10 @@ static int read_option(struct cli *cli, int key, const char *value, struct rehea
         return cli_number(value, 1, WITHIN_MOST_S, &options->within_s)
                    ? CLI_FINE
                    : cli_usage(cli, "--within needs whole seconds, 1 to %d", WITHIN_MOST_S);
+    case KEY_WAIT:
+        return cli_number(value, 1, WITHIN_MOST_S, &options->wait_s)
+                   ? CLI_FINE
+                   : cli_usage(cli, "--wait needs whole seconds, 1 to %d", WITHIN_MOST_S);
     case KEY_URL:
         options->target.url = value;
         return rehearse_http_base_ok(value)
@@ -113,8 +122,8 @@ static int read_options(struct cli *cli, int argc, char **argv, struct rehearse_
         return cli_usage(cli, "there is nothing to be named here");
     if (options->setup + options->clean + (options->candidates > 0) != 1)
         return cli_usage(cli, "one of --candidates N, --setup and --clean");
-    if (options->dir && !options->setup)
-        return cli_usage(cli, "--dir goes with --setup");
+    if (options->dir && (!options->setup || options->no_ratings))
+        return cli_usage(cli, "--dir goes with --setup, where there are to be ratings");
     return CLI_FINE;
 }
 
@@ -135,28 +144,40 @@ static char *default_folder(const struct config *config)
     return folder;
 }
 
+/* The folder's whole path, which the worker finds from anywhere; NULL after the message. */
+static char *make_certificates(struct cli *cli, const struct config *config,
+                               const struct rehearse_options *options)
+{
+    char *program = rehearse_standin_find(cli, options->standin), *folder, *whole = NULL;
+
+    if (!program)
+        return NULL;
+    folder = options->dir ? xstrdup(options->dir) : default_folder(config);
+    if (!rehearse_standin_certificates(cli, program, folder, config->personal)) {
+        whole = realpath(folder, NULL);
+        if (!whole)
+            cli_failed(cli, "%s: %s", folder, strerrordesc_np(errno));
+    }
+    free(folder);
+    free(program);
+    return whole;
+}
+
 static int setup(struct cli *cli, const struct config *config, const struct rehearse_options *options)
 {
     struct buf ca_file = BUF_INIT;
-    char *program = rehearse_standin_find(cli, options->standin), *folder, *whole = NULL;
+    char *folder;
     int code = CLI_FAILED;
 
-    if (!program)
-        return CLI_FAILED;
-    folder = options->dir ? xstrdup(options->dir) : default_folder(config);
-    code = rehearse_standin_certificates(cli, program, folder, config->personal);
-    if (!code)
-        whole = realpath(folder, NULL);
-    if (!code && !whole)
-        code = cli_failed(cli, "%s: %s", folder, strerrordesc_np(errno));
-    if (!code) {
-        buf_addf(&ca_file, "%s/ca.pem", whole);
+    if (options->no_ratings)
+        return rehearse_account_print(cli, config, NULL);
+    folder = make_certificates(cli, config, options);
+    if (folder) {
+        buf_addf(&ca_file, "%s/ca.pem", folder);
         code = rehearse_account_print(cli, config, buf_str(&ca_file));
     }
     buf_release(&ca_file);
-    free(whole);
     free(folder);
-    free(program);
     return code;
 }
 
@@ -288,6 +309,7 @@ static int prepare(struct rehearsal *r)
              bytes[2], bytes[3], bytes[4]);
     run->candidates = (size_t)r->options->candidates;
     run->within_ms = r->options->within_s * 1000;
+    run->wait_ms = r->options->wait_s * 1000;
     run->map = config_field_map(r->config, STORE_REHEARSAL, run->mark);
     for (int i = 0; run->map && i < run->map->count; i++)
         run->asks_password |= !strcmp(run->map->at[i].column, CONFIG_SECRET_COLUMN);
@@ -298,16 +320,18 @@ static int prepare(struct rehearsal *r)
     return CLI_FINE;
 }
 
-/* What an earlier one left goes first: nothing of it may count. */
+/* What an earlier one left goes before anything is measured; a refusal comes before all. */
 static int begin(struct rehearsal *r)
 {
     struct store_removed left = {0};
-    int code = rehearse_remove(r->cli, r->config, r->store, true, 0, &left);
+    int code = rehearse_window_open(r->cli, r->store, r->run.within_ms + REHEARSE_REST_MS);
 
+    if (!code && !r->options->even_now)
+        code = rehearse_somebody_came(r->cli, r->store);
+    if (!code)
+        code = rehearse_remove(r->cli, r->config, r->store, true, 0, &left);
     if (!code && (left.events || left.callbacks || left.sessions))
         say_removed(r->cli, r->cli->err, &left);
-    if (!code && !r->options->even_now)
-        code = rehearse_exam_is_on(r->cli, r->store, r->run.within_ms + AHEAD_MS);
     if (!code)
         code = rehearse_measure(r->cli, r->config, r->store, &r->run);
     return code;
@@ -388,7 +412,8 @@ static int run(struct cli *cli, const struct config *config, const struct rehear
 
 int cmd_rehearse(struct cli *cli, int argc, char **argv)
 {
-    struct rehearse_options options = {.within_s = WITHIN_DEFAULT_S, .report = REPORT};
+    struct rehearse_options options = {
+        .within_s = WITHIN_DEFAULT_S, .wait_s = WAIT_DEFAULT_S, .report = REPORT};
     struct config *config = NULL;
     int code = read_options(cli, argc, argv, &options);
 

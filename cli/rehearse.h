@@ -3,7 +3,8 @@
  * their order; what each part knows stands in a struct of its own here.
  *
  *   rehearse_account.c  the account of that name in the configuration, and the lines to paste for it
- *   rehearse_roster.c   made-up candidates in the roster; is an exam on?; what was made is removed
+ *   rehearse_exam.c     is an exam on?
+ *   rehearse_roster.c   made-up candidates in the roster; what was made is removed
  *   rehearse_standin.c  the stand-in of Talview, a process of ours
  *   rehearse_day.c      candidates arrive, are verified, admitted, and so on; every answer is measured
  *   rehearse_report.c   what came of it: for people, as JSON; rehearse_chart.c: as a page with charts
@@ -36,7 +37,8 @@ bool rehearse_account_foreign(const struct config *config);
 /* CLI_FINE, or the exit code after the message. */
 int rehearse_account_read(struct cli *cli, const struct config *config, struct rehearse_account *account);
 void rehearse_account_release(struct rehearse_account *account);
-/* The lines to paste, with fresh secrets, on the output. `ca_file` is where the stand-in's authority is. */
+/* The lines to paste, with fresh secrets, on the output. `ca_file` is where the stand-in's authority is;
+   NULL: without a stand-in, for --without-ratings alone. */
 int rehearse_account_print(struct cli *cli, const struct config *config, const char *ca_file);
 
 /* --- The stand-in --------------------------------------------------------------------------------------- */
@@ -53,6 +55,15 @@ int rehearse_standin_certificates(struct cli *cli, const char *program, const ch
 int rehearse_standin_start(struct cli *cli, const char *program, const struct rehearse_account *account,
                            struct rehearse_standin *standin);
 void rehearse_standin_stop(struct rehearse_standin *standin);
+
+/* --- Is an exam on? ------------------------------------------------------------------------------------- */
+
+/* CLI_FAILED after the message: a line of the roster, whichever account's but the rehearsals', has a window
+   that is open, or opens within ahead_ms. With one end alone it is a day long; without both there is none. */
+int rehearse_window_open(struct cli *cli, struct store *store, int64_t ahead_ms);
+/* CLI_FAILED after the message: within the last hour a candidate of such an account was verified or admitted,
+   or Talview called back. */
+int rehearse_somebody_came(struct cli *cli, struct store *store);
 
 /* --- The roster ----------------------------------------------------------------------------------------- */
 
@@ -71,6 +82,7 @@ struct rehearse_run {
     char secret[33]; /* the common password */
     size_t candidates;
     int64_t within_ms;
+    int64_t wait_ms;             /* for a rating, since the last that came, beside [worker] poll */
     const struct field_map *map; /* what a candidate types at which position */
     bool asks_password;
     struct rehearse_kind kinds[REHEARSE_KINDS];
@@ -86,11 +98,8 @@ const char *rehearse_id(const struct rehearse_run *run, size_t i, char id[REHEAR
 /* What that candidate has in a column; lives in `text`. */
 const char *rehearse_value(const struct rehearse_run *run, size_t i, const char *column, struct buf *text);
 
-/* The lock that one rehearsal holds; -1 after the message. */
+/* The lock that one rehearsal holds, with its process's id in the file; -1 after the message. */
 int rehearse_lock(struct cli *cli, const struct config *config);
-/* CLI_FAILED after the message: a real candidate's window is open, or opens within ahead_ms, or real
-   candidates came within the last hour. */
-int rehearse_exam_is_on(struct cli *cli, struct store *store, int64_t ahead_ms);
 /* Finds the roster's kinds, makes hashes and measures: kinds, check_ms, commit_ms, cores. */
 int rehearse_measure(struct cli *cli, const struct config *config, struct store *store,
                      struct rehearse_run *run);
@@ -102,6 +111,9 @@ int rehearse_remove(struct cli *cli, const struct config *config, struct store *
                     int64_t expected, struct store_removed *removed);
 
 /* --- The day -------------------------------------------------------------------------------------------- */
+
+/* After the arrivals the rest of the day takes so long at the most. */
+#define REHEARSE_REST_MS (15 * 60 * INT64_C(1000))
 
 enum rehearse_step {
     STEP_VERIFY,

@@ -156,7 +156,7 @@ static const char *random_hex(char text[33])
     return sodium_bin2hex(text, 33, bytes, sizeof(bytes));
 }
 
-static void print_reload(FILE *out, const struct config *config)
+static void print_reload(FILE *out, const struct config *config, bool rated)
 {
     fputs("\n# Then let the programs read it:\n", out);
     if (config->personal)
@@ -168,15 +168,42 @@ static void print_reload(FILE *out, const struct config *config)
         fputs("#   systemctl reload 'examhook-*.service'     (without systemd: SIGHUP to examjoint.fcgi,\n"
               "#   proview.fcgi and `examhook work`)\n",
               out);
-    fputs("# and play a small one first:\n"
-          "#   examhook rehearse --candidates 10 --within 10 --url https://YOUR-HOST\n",
-          out);
+    fprintf(out,
+            "# and play a small one first:\n"
+            "#   examhook rehearse --candidates 10 --within 10 --url https://YOUR-HOST%s\n",
+            rated ? "" : " --without-ratings");
+}
+
+static void print_examjoint(FILE *out, const struct config *config)
+{
+    char id[33], secret[33];
+
+    fprintf(out,
+            "# For `examhook rehearse`. Put these lines at the end of %s;\n"
+            "# nothing was changed there.\n\n"
+            "[examjoint " STORE_REHEARSAL "]\nclient_id = " STORE_REHEARSAL "-%s\nclient_secret = %s\n\n"
+            "[examjoint " STORE_REHEARSAL " fields]\n0 = id\n1 = password\n\n"
+            "[proview " STORE_REHEARSAL "]\n",
+            config->path, random_hex(id), random_hex(secret));
+    sodium_memzero(secret, sizeof(secret));
+}
+
+static void print_standin(FILE *out, const char *ca_file)
+{
+    int port = PORT_FIRST + (int)randombytes_uniform(PORTS);
+    char password[33];
+
+    fprintf(out,
+            "# The stand-in of Talview, which runs on this machine as long as a rehearsal does.\n"
+            "login_url = " LOOPBACK "%d/v1/user/login\nsession_url = " LOOPBACK "%d/v1/sessions\n"
+            "ca_file = %s\nusername = " STORE_REHEARSAL "\npassword = %s\napp_id = " STORE_REHEARSAL "\n",
+            port, port, ca_file, random_hex(password));
+    sodium_memzero(password, sizeof(password));
 }
 
 int rehearse_account_print(struct cli *cli, const struct config *config, const char *ca_file)
 {
-    char id[33], secret[33], password[33], header[33];
-    int port;
+    char header[33];
 
     if (config_examjoint_named(config, STORE_REHEARSAL) || proview_of(config))
         return cli_failed(cli,
@@ -184,22 +211,11 @@ int rehearse_account_print(struct cli *cli, const struct config *config, const c
                           config->path);
     if (sodium_init() < 0)
         return cli_failed(cli, "no random numbers");
-    port = PORT_FIRST + (int)randombytes_uniform(PORTS);
-    fprintf(cli->out,
-            "# For `examhook rehearse`. Put these lines at the end of %s;\n"
-            "# nothing was changed there.\n\n"
-            "[examjoint " STORE_REHEARSAL "]\nclient_id = " STORE_REHEARSAL "-%s\nclient_secret = %s\n\n"
-            "[examjoint " STORE_REHEARSAL " fields]\n0 = id\n1 = password\n\n"
-            "[proview " STORE_REHEARSAL "]\n"
-            "# The stand-in of Talview, which runs on this machine as long as a rehearsal does.\n"
-            "login_url = " LOOPBACK "%d/v1/user/login\nsession_url = " LOOPBACK "%d/v1/sessions\n"
-            "ca_file = %s\nusername = " STORE_REHEARSAL "\npassword = %s\napp_id = " STORE_REHEARSAL "\n"
-            "header_name = X-Rehearsal-Secret\nheader_secret = %s\n",
-            config->path, random_hex(id), random_hex(secret), port, port, ca_file, random_hex(password),
-            random_hex(header));
-    print_reload(cli->out, config);
-    sodium_memzero(secret, sizeof(secret));
-    sodium_memzero(password, sizeof(password));
+    print_examjoint(cli->out, config);
+    if (ca_file)
+        print_standin(cli->out, ca_file);
+    fprintf(cli->out, "header_name = X-Rehearsal-Secret\nheader_secret = %s\n", random_hex(header));
+    print_reload(cli->out, config, ca_file != NULL);
     sodium_memzero(header, sizeof(header));
     return CLI_FINE;
 }

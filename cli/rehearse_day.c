@@ -25,17 +25,12 @@
 /* What is waited where nothing says how long. */
 #define AGAIN_S 5
 #define HELD_MS 20 /* as many as can be are under way */
-/* After the arrivals, the rest of the day takes so long at the most. */
-#define REST_MS (15 * 60 * INT64_C(1000))
 /* Between two steps of one candidate: a tenth of the arrivals' time, within these. */
 #define GAP_MIN_MS 100
 #define GAP_MAX_MS 5000
 #define SLICE_MIN_MS 100
 #define SLICES_WITHIN 100
 #define SLICES_MOST 4000
-/* The worker is waited for as long as ratings come, and so long after the last one, beside [worker] poll:
-   where none lives on, cron starts one each minute. */
-#define RATINGS_QUIET_MS 75000
 #define RATINGS_LOOK_MS 500
 
 #define EXAMJOINT_PATH "/webhooks/examjoint"
@@ -455,7 +450,8 @@ static void play_all(struct cli *cli, struct play *play)
     struct progress progress;
 
     progress_begin(&progress, cli->err, "the exam day", (int64_t)(run->candidates * STEPS));
-    while (play->over < run->candidates && !rehearse_stopped() && at_ms(play) < run->within_ms + REST_MS) {
+    while (play->over < run->candidates && !rehearse_stopped() &&
+           at_ms(play) < run->within_ms + REHEARSE_REST_MS) {
         int64_t wait;
 
         send_due(play);
@@ -508,7 +504,7 @@ int rehearse_day(struct cli *cli, const struct config *config, struct store *sto
     struct play play = {.run = run,
                         .result = result,
                         .budget_ms = config->budget_ms,
-                        .quiet_ms = config->poll_ms + RATINGS_QUIET_MS};
+                        .quiet_ms = config->poll_ms + run->wait_ms};
     struct buf why = BUF_INIT;
     int64_t after = 0;
     int code = CLI_FINE;

@@ -106,11 +106,13 @@ enum rehearse_limit rehearse_judge(const struct rehearse_run *run, struct rehear
         return LIMIT_DISK;
     }
     if (run->rated && (result->not_rated || result->rated_ms > SLOW_RATING_MS)) {
-        buf_addf(why,
-                 "%lld ratings came, the last %lld s after the last callback, and %lld did not; is `examhook "
-                 "work` "
-                 "running, and has it read the configuration again?",
-                 (long long)result->rated, (long long)result->rated_ms / 1000, (long long)result->not_rated);
+        buf_addf(
+            why,
+            "%lld ratings came, the last %lld s after the last callback, and %lld did not; is `examhook "
+            "work` "
+            "running, and has it read the configuration again? Where cron starts it less often than each "
+            "minute, --wait S waits longer",
+            (long long)result->rated, (long long)result->rated_ms / 1000, (long long)result->not_rated);
         return LIMIT_TALVIEW;
     }
     buf_adds(why, "nothing was near its limit");

@@ -1,4 +1,4 @@
-/* The store's side of a rehearsal: is an exam on, made-up candidates, and all of it removed. */
+/* The store's side of a rehearsal: made-up candidates, and all of it removed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -15,9 +15,6 @@
 #include "../common/clock.h"
 #include "../common/cores.h"
 
-#define PAGE 500
-/* Real candidates who came within this time mean that an exam is on. */
-#define QUIET_MS (3600 * INT64_C(1000))
 /* How often a check and a write are measured. */
 #define CHECKS 3
 #define WRITES 7
@@ -51,6 +48,40 @@ const char *rehearse_value(const struct rehearse_run *run, size_t i, const char 
 /* --- One at a time ----------------------------------------------------------------------------------------
  */
 
+/* Whose it is stands in it; the kernel lets go of it when that process ends, whatever ended it. */
+static void say_locked(struct cli *cli, int fd)
+{
+    char text[24] = "";
+    int64_t pid;
+
+    if (pread(fd, text, sizeof(text) - 1, 0) > 0)
+        text[strcspn(text, "\n")] = '\0';
+    if (!cli_number(text, 1, INT32_MAX, &pid))
+        cli_failed(cli, "another rehearsal is being played: wait until it is over");
+    else
+        cli_failed(
+            cli,
+            "another rehearsal is being played, by process %lld: wait until it is over, or end it with "
+            "`kill %lld`, upon which it removes what it made. If it does not end, `kill -9 %lld`, and "
+            "then `examhook rehearse --clean`",
+            (long long)pid, (long long)pid, (long long)pid);
+}
+
+static bool take_lock(struct cli *cli, int fd, const char *path)
+{
+    if (flock(fd, LOCK_EX | LOCK_NB)) {
+        if (errno == EWOULDBLOCK)
+            say_locked(cli, fd);
+        else
+            cli_failed(cli, "%s: %s", path, strerrordesc_np(errno));
+        return false;
+    }
+    /* Only a message would miss it. */
+    if (ftruncate(fd, 0) == 0)
+        dprintf(fd, "%lld\n", (long long)getpid());
+    return true;
+}
+
 int rehearse_lock(struct cli *cli, const struct config *config)
 {
     struct buf path = BUF_INIT;
@@ -63,97 +94,13 @@ int rehearse_lock(struct cli *cli, const struct config *config)
     }
     if (fd < 0) {
         cli_failed(cli, "%s: %s", buf_str(&path), strerrordesc_np(errno));
-    } else if (flock(fd, LOCK_EX | LOCK_NB)) {
-        cli_failed(cli, errno == EWOULDBLOCK ? "another rehearsal is being played" : "no lock is to be had");
+    } else if (!take_lock(cli, fd, buf_str(&path))) {
         close(fd);
         fd = -1;
     }
     buf_release(&path);
     free(folder);
     return fd;
-}
-
-/* --- Is an exam on? ---------------------------------------------------------------------------------------
- */
-
-struct windows {
-    int64_t now_ms, until_ms;
-    int64_t open;                /* lines whose window is, or will be */
-    int64_t opens_ms, closes_ms; /* of one of them */
-};
-
-/* A line without a beginning says nothing of when the exam is; one without an end, when it begins. */
-static bool see_window(void *context, const struct candidate *line)
-{
-    struct windows *windows = context;
-    int64_t closes_ms = line->closes_ms ? line->closes_ms : line->opens_ms + QUIET_MS;
-
-    if (line->opens_ms && line->opens_ms <= windows->until_ms && closes_ms >= windows->now_ms &&
-        !windows->open++) {
-        windows->opens_ms = line->opens_ms;
-        windows->closes_ms = line->closes_ms;
-    }
-    return true;
-}
-
-struct recent {
-    int64_t count, last_ms;
-};
-
-static bool see_event(void *context, const struct store_event_row *row)
-{
-    struct recent *recent = context;
-
-    if (row->event &&
-        (!strcmp(row->event, "verify_respondent") || !strcmp(row->event, "admitted_respondent"))) {
-        recent->count++;
-        recent->last_ms = row->received_at_ms;
-    }
-    return true;
-}
-
-static int look_for_recent(struct cli *cli, struct store *store)
-{
-    struct store_filter filter = {.since_ms = clock_now_ms() - QUIET_MS};
-    struct store_cursor cursor = STORE_CURSOR_START;
-    struct recent recent = {0};
-    enum store_status status = STORE_OK;
-    char text[CLOCK_TEXT_BYTES];
-
-    for (bool more = true; more && !status;) {
-        more = false;
-        status = store_events(store, &filter, &cursor, PAGE, see_event, &recent, &more);
-    }
-    if (status)
-        return cli_store_failed(cli, store, status, "reading the events");
-    if (recent.count)
-        return cli_failed(
-            cli,
-            "an exam is on: %lld verifications and admissions within the last hour, the last at %s; "
-            "rehearse when nobody has come for an hour, or, if those were nobody's exam, with --even-now",
-            (long long)recent.count, clock_format(recent.last_ms, text));
-    return CLI_FINE;
-}
-
-int rehearse_exam_is_on(struct cli *cli, struct store *store, int64_t ahead_ms)
-{
-    struct roster_filter everybody = {0};
-    struct windows windows = {.now_ms = clock_now_ms()};
-    char opens[CLOCK_TEXT_BYTES], closes[CLOCK_TEXT_BYTES];
-    enum store_status status;
-
-    windows.until_ms = windows.now_ms + ahead_ms;
-    status = store_roster_list(store, &everybody, see_window, &windows);
-    if (status)
-        return cli_store_failed(cli, store, status, "reading the roster");
-    if (windows.open)
-        return cli_failed(
-            cli,
-            "an exam is on, or about to be: %lld lines of the roster have a window that is open, one of "
-            "them from %s%s%s; rehearse outside it",
-            (long long)windows.open, clock_format(windows.opens_ms, opens), windows.closes_ms ? " to " : "",
-            windows.closes_ms ? clock_format(windows.closes_ms, closes) : "");
-    return look_for_recent(cli, store);
 }
 
 /* --- What the machine can do ------------------------------------------------------------------------------
@@ -305,6 +252,11 @@ static enum store_status put(struct roster_build *build, const struct rehearse_r
     return status;
 }
 
+static int say_not_filled(struct cli *cli, const struct store *store, enum store_status status)
+{
+    return cli_store_failed(cli, store, status, "no made-up candidates could be put into the roster");
+}
+
 int rehearse_roster_fill(struct cli *cli, struct store *store, const struct rehearse_run *run)
 {
     int64_t shares[REHEARSE_KINDS] = {0}, given[REHEARSE_KINDS] = {0};
@@ -313,7 +265,7 @@ int rehearse_roster_fill(struct cli *cli, struct store *store, const struct rehe
     enum store_status status = store_roster_begin(store, STORE_REHEARSAL, true, run->mark, &build);
 
     if (status)
-        return cli_store_failed(cli, store, status, "the roster was left as it was");
+        return say_not_filled(cli, store, status);
     for (size_t i = 0; i < run->kind_count; i++)
         shares[i] = run->kinds[i].real;
     progress_begin(&progress, cli->err, "making up candidates", (int64_t)run->candidates);
@@ -324,10 +276,10 @@ int rehearse_roster_fill(struct cli *cli, struct store *store, const struct rehe
     progress_end(&progress);
     if (status || rehearse_stopped()) {
         store_roster_abandon(build);
-        return status ? cli_store_failed(cli, store, status, "the roster was left as it was") : CLI_FAILED;
+        return status ? say_not_filled(cli, store, status) : CLI_FAILED;
     }
     status = store_roster_commit(build);
-    return status ? cli_store_failed(cli, store, status, "the roster was left as it was") : CLI_FINE;
+    return status ? say_not_filled(cli, store, status) : CLI_FINE;
 }
 
 /* --- Removed ----------------------------------------------------------------------------------------------
@@ -342,6 +294,8 @@ static bool see_made_up(void *context, const struct candidate *line)
         *mark = xstrdup(line->exam);
     return *mark == NULL;
 }
+
+#define GO_ON "`examhook rehearse --clean` removes the rest, once what is in the way is over"
 
 static int empty_roster(struct cli *cli, struct store *store)
 {
@@ -360,7 +314,8 @@ static int empty_roster(struct cli *cli, struct store *store)
             status = store_roster_commit(build);
         free(mark);
     }
-    return status ? cli_store_failed(cli, store, status, "the made-up candidates are still in the roster")
+    return status ? cli_store_failed(cli, store, status,
+                                     "the made-up candidates are still in the roster, and " GO_ON)
                   : CLI_FINE;
 }
 
@@ -389,8 +344,7 @@ static int remove_once(struct cli *cli, struct store *store, int64_t expected, s
     if (now.newest_ms > removed->newest_ms)
         removed->newest_ms = now.newest_ms;
     *any = now.events || now.callbacks || now.sessions;
-    return status ? cli_store_failed(cli, store, status,
-                                     "not all of the rehearsal was removed: run `examhook rehearse --clean`")
+    return status ? cli_store_failed(cli, store, status, "not all of a rehearsal was removed, and " GO_ON)
                   : CLI_FINE;
 }
 
@@ -399,7 +353,7 @@ int rehearse_remove(struct cli *cli, const struct config *config, struct store *
 {
     int64_t until_ms = 0;
     bool any = true;
-    int code = empty_roster(cli, store);
+    int roster = empty_roster(cli, store), code = CLI_FINE;
 
     for (int i = 0; !code && i < REMOVE_TRIES; i++) {
         code = remove_once(cli, store, expected, removed, &any);
@@ -413,5 +367,5 @@ int rehearse_remove(struct cli *cli, const struct config *config, struct store *
                     (long long)(until_ms - clock_now_ms()) / 1000 + 1);
         nanosleep(&(struct timespec){.tv_nsec = REMOVE_PAUSE_MS * 1000000L}, NULL);
     }
-    return code;
+    return code ? code : roster;
 }

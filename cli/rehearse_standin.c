@@ -200,7 +200,13 @@ int rehearse_standin_start(struct cli *cli, const char *program, const struct re
     standin->pid = spawn(program, &arguments, &fd);
     if (standin->pid < 0 || !said(fd, "ready ")) {
         if (!rehearse_stopped())
-            cli_failed(cli, "the stand-in of Talview did not start on port %d", account->port);
+            cli_failed(
+                cli,
+                "the stand-in of Talview did not start on port %d: where another program has that port, "
+                "put a free one into both URLs of [proview " STORE_REHEARSAL "], and let the worker read "
+                "it (systemctl reload 'examhook-*.service', or SIGHUP); or rehearse with "
+                "--without-ratings",
+                account->port);
         code = CLI_FAILED;
     }
     if (standin->pid > 0)
