@@ -364,7 +364,8 @@ static int report(struct rehearsal *r)
         rehearse_print(r->cli->out, &r->run, &r->result);
     if (code)
         return code;
-    return result->stopped || result->gave_up || result->not_rated ? CLI_FAILED : CLI_FINE;
+    return result->stopped || result->gave_up || result->on_the_way || result->not_rated ? CLI_FAILED
+                                                                                         : CLI_FINE;
 }
 
 /* From the first made-up candidate on, everything ends with a removal. */
@@ -384,7 +385,8 @@ static int rehearse(struct rehearsal *r)
         code = report(r);
     if (!cleaned)
         say_removed(r->cli, r->options->json ? r->cli->err : r->cli->out, &removed);
-    if (rehearse_stopped())
+    /* Ctrl-C while all of it is being removed ends nothing. */
+    if (r->result.stopped || (rehearse_stopped() && !r->result.begun_at_ms))
         code = cli_failed(r->cli, "ended early");
     return cleaned ? cleaned : code;
 }

@@ -151,6 +151,7 @@ struct rehearse_result {
     size_t slice_count;
     int64_t slice_ms;
     int64_t let_in, gave_up, finished; /* candidates */
+    int64_t on_the_way;                /* who were neither at the end when the day was ended */
     int64_t begun_at_ms, took_ms;
     int64_t callbacks_ms; /* when the last callback was answered, from the beginning; -1: none was */
     int64_t rated, rated_ms, not_rated; /* rated_ms: from the last callback to the last rating */
@@ -190,6 +191,8 @@ enum rehearse_limit rehearse_judge(const struct rehearse_run *run, struct rehear
                                    struct buf *why);
 /* "password checks", ... */
 const char *rehearse_limit_name(enum rehearse_limit limit);
+/* Sentences on the candidates, what was refused, the ratings and the time, each a line. */
+void rehearse_say(struct buf *text, const struct rehearse_run *run, struct rehearse_result *result);
 void rehearse_print(FILE *out, const struct rehearse_run *run, struct rehearse_result *result);
 void rehearse_print_json(FILE *out, const struct rehearse_run *run, struct rehearse_result *result);
 /* The page, complete in itself. */

@@ -1,6 +1,7 @@
 /* A rehearsal as a page: figures and two charts, with nothing from elsewhere, light or dark as the reader has
    it. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "rehearse.h"
@@ -51,6 +52,23 @@ static void add_escaped(struct buf *html, const char *text)
         else
             buf_addc(html, ' ');
     }
+}
+
+/* Each line, a sentence, as an item. */
+static void add_lines(struct buf *html, const char *text)
+{
+    buf_adds(html, "<ul>\n");
+    while (*text) {
+        size_t len = strcspn(text, "\n");
+        char *line = xstrndup(text, len);
+
+        buf_adds(html, "<li>");
+        add_escaped(html, line);
+        buf_adds(html, "</li>\n");
+        free(line);
+        text += len + (text[len] == '\n');
+    }
+    buf_adds(html, "</ul>\n");
 }
 
 /* A number that is not below and reads well in fifths. */
@@ -208,8 +226,9 @@ static void add_percentiles(struct buf *html, struct rehearse_result *result)
 static void add_table(struct buf *html, struct rehearse_result *result)
 {
     buf_adds(html,
-             "<div class=\"wide\"><table>\n<tr><th>event</th><th>sent</th><th>answered</th><th>busy</th>"
-             "<th>429</th><th>503</th><th>failed</th><th>late</th><th>p50 ms</th><th>p99 ms</th></tr>\n");
+             "<div class=\"wide\"><table>\n<tr><th>event</th><th>sent</th><th>answered</th><th>refused, "
+             "busy</th><th>with 429</th><th>with 503</th><th>failed</th><th>late</th><th>p50 ms</th><th>p99 "
+             "ms</th></tr>\n");
     for (size_t i = 0; i < STEPS; i++) {
         struct rehearse_tally *t = &result->tally[i];
         buf_addf(
@@ -226,27 +245,17 @@ static void add_table(struct buf *html, struct rehearse_result *result)
 
 void rehearse_chart(struct buf *html, const struct rehearse_run *run, struct rehearse_result *result)
 {
-    struct buf why = BUF_INIT;
+    struct buf why = BUF_INIT, said = BUF_INIT;
     enum rehearse_limit limit = rehearse_judge(run, result, &why);
     char at[CLOCK_TEXT_BYTES];
 
     buf_adds(html, head);
-    buf_addf(html,
-             "<h1>A rehearsed exam day: %zu candidates within %lld s</h1>\n<p>%s. %lld let in, %lld gave up, "
-             "%.1f s in "
-             "all; until let in: %lld ms for half of them, %lld ms for 99 of 100. ",
-             run->candidates, (long long)run->within_ms / 1000, clock_format(result->begun_at_ms, at),
-             (long long)result->let_in, (long long)result->gave_up, (double)result->took_ms / 1000,
-             (long long)samples_percentile(&result->until_in, 50),
-             (long long)samples_percentile(&result->until_in, 99));
-    if (run->rated)
-        buf_addf(html, "Ratings: %lld fetched, %lld missing.</p>\n", (long long)result->rated,
-                 (long long)result->not_rated);
-    else
-        buf_adds(html, "Ratings were not rehearsed.</p>\n");
-    if (result->stopped)
-        buf_adds(html, "<p><strong>It was ended early.</strong></p>\n");
-    buf_addf(html, "<p><strong>Bottleneck: %s.</strong> ", rehearse_limit_name(limit));
+    buf_addf(html, "<h1>A rehearsed exam day: %zu candidates within %lld s</h1>\n<p>%s</p>\n",
+             run->candidates, (long long)run->within_ms / 1000, clock_format(result->begun_at_ms, at));
+    rehearse_say(&said, run, result);
+    add_lines(html, buf_str(&said));
+    buf_release(&said);
+    buf_addf(html, "<p><strong>Bottleneck: %s</strong>: ", rehearse_limit_name(limit));
     add_escaped(html, buf_str(&why));
     buf_adds(html, ".</p>\n");
     add_table(html, result);

@@ -466,7 +466,7 @@ static void play_all(struct cli *cli, struct play *play)
         fprintf(cli->err, "examhook rehearse: waiting for the answers under way\n");
     while (rehearse_http_under_way(play->http))
         rehearse_http_step(play->http, 100, take_answer, play);
-    play->result->gave_up += (int64_t)(run->candidates - play->over);
+    play->result->on_the_way = (int64_t)(run->candidates - play->over);
 }
 
 /* --- Ratings ----------------------------------------------------------------------------------------------

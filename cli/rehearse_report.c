@@ -31,6 +31,7 @@ static struct rehearse_tally all_of(const struct rehearse_result *result)
 
     for (size_t i = 0; i < STEPS; i++) {
         all.sent += result->tally[i].sent;
+        all.load += result->tally[i].load;
         all.limited += result->tally[i].limited;
         all.unavailable += result->tally[i].unavailable;
         all.failed += result->tally[i].failed;
@@ -105,7 +106,7 @@ enum rehearse_limit rehearse_judge(const struct rehearse_run *run, struct rehear
             (long long)slow, run->commit_ms);
         return LIMIT_DISK;
     }
-    if (run->rated && (result->not_rated || result->rated_ms > SLOW_RATING_MS)) {
+    if (run->rated && !result->stopped && (result->not_rated || result->rated_ms > SLOW_RATING_MS)) {
         buf_addf(
             why,
             "%lld ratings came, the last %lld s after the last callback, and %lld did not; is `examhook "
@@ -131,8 +132,7 @@ static void print_row(struct table *table, const char *name, const struct rehear
     table_cell(table, name);
     table_cell_number(table, tally->sent);
     table_cell_number(table, tally->answered);
-    table_cell_number(table, tally->load);
-    table_cell_number(table, tally->limited + tally->unavailable);
+    table_cell_number(table, tally->load + tally->limited + tally->unavailable);
     table_cell_number(table, tally->failed);
     table_cell_number(table, tally->late);
     table_cell_number(table, samples_percentile(took, 50));
@@ -140,11 +140,42 @@ static void print_row(struct table *table, const char *name, const struct rehear
     table_row_end(table);
 }
 
+static void say_ratings(struct buf *text, const struct rehearse_run *run,
+                        const struct rehearse_result *result)
+{
+    if (!run->rated)
+        buf_adds(text, "ratings: not rehearsed\n");
+    else
+        buf_addf(text, "ratings: %lld fetched, %lld %s\n", (long long)result->rated,
+                 (long long)result->not_rated, result->stopped ? "not waited for" : "missing");
+}
+
+void rehearse_say(struct buf *text, const struct rehearse_run *run, struct rehearse_result *result)
+{
+    struct rehearse_tally all = all_of(result);
+
+    buf_addf(text, "%zu candidates within %lld s: %lld let in, %lld gave up", run->candidates,
+             (long long)run->within_ms / 1000, (long long)result->let_in, (long long)result->gave_up);
+    if (result->on_the_way)
+        buf_addf(text, ", %lld still on their way", (long long)result->on_the_way);
+    buf_addf(text, "; %lld ms until let in for half of them, %lld ms for 99 of 100\n",
+             (long long)samples_percentile(&result->until_in, 50),
+             (long long)samples_percentile(&result->until_in, 99));
+    if (all.load + all.limited + all.unavailable)
+        buf_addf(
+            text,
+            "refused: %lld verifications for load (\"try again in N seconds\"), %lld requests with 429, %lld "
+            "with 503; each was sent again\n",
+            (long long)all.load, (long long)all.limited, (long long)all.unavailable);
+    say_ratings(text, run, result);
+    buf_addf(text, "the day took %.1f s%s\n", (double)result->took_ms / 1000,
+             result->stopped ? " and was ended early" : "");
+}
+
 void rehearse_print(FILE *out, const struct rehearse_run *run, struct rehearse_result *result)
 {
-    static const struct table_column columns[] = {{"EVENT", 0}, {"SENT", 0},    {"ANSWERED", 0},
-                                                  {"BUSY", 0},  {"429/503", 0}, {"FAILED", 0},
-                                                  {"LATE", 0},  {"P50 MS", 0},  {"P99 MS", 0}};
+    static const struct table_column columns[] = {{"EVENT", 0},  {"SENT", 0}, {"ANSWERED", 0}, {"REFUSED", 0},
+                                                  {"FAILED", 0}, {"LATE", 0}, {"P50 MS", 0},   {"P99 MS", 0}};
     struct table *table = table_new(out, columns, sizeof(columns) / sizeof(columns[0]));
     struct buf why = BUF_INIT, safe = BUF_INIT;
     enum rehearse_limit limit = rehearse_judge(run, result, &why);
@@ -153,20 +184,10 @@ void rehearse_print(FILE *out, const struct rehearse_run *run, struct rehearse_r
         print_row(table, rehearse_step_name((enum rehearse_step)i), &result->tally[i],
                   &result->tally[i].took);
     table_free(table);
-    fprintf(
-        out,
-        "\n%zu candidates within %lld s: %lld let in, %lld gave up; %lld ms until let in for half of them, "
-        "%lld ms for 99 of 100\n",
-        run->candidates, (long long)run->within_ms / 1000, (long long)result->let_in,
-        (long long)result->gave_up, (long long)samples_percentile(&result->until_in, 50),
-        (long long)samples_percentile(&result->until_in, 99));
-    if (run->rated)
-        fprintf(out, "ratings: %lld fetched, %lld missing\n", (long long)result->rated,
-                (long long)result->not_rated);
-    else
-        fputs("ratings: not rehearsed\n", out);
-    fprintf(out, "the day took %.1f s%s\n", (double)result->took_ms / 1000,
-            result->stopped ? " and was ended early" : "");
+    fputc('\n', out);
+    rehearse_say(&safe, run, result);
+    fputs(buf_str(&safe), out);
+    buf_clear(&safe);
     output_text(&safe, result->trouble);
     if (result->trouble[0])
         fprintf(out, "first trouble: %s\n", buf_str(&safe));
@@ -225,6 +246,7 @@ void rehearse_print_json(FILE *out, const struct rehearse_run *run, struct rehea
     json_add_member_int(&json, "within_s", run->within_ms / 1000);
     json_add_member_int(&json, "let_in", result->let_in);
     json_add_member_int(&json, "gave_up", result->gave_up);
+    json_add_member_int(&json, "on_the_way", result->on_the_way);
     json_add_member_int(&json, "took_ms", result->took_ms);
     json_add_member_raw(&json, "ended_early", result->stopped ? "true" : "false");
     for (size_t i = 0; i < STEPS; i++)

@@ -348,6 +348,20 @@ static int remove_once(struct cli *cli, struct store *store, int64_t expected, s
                   : CLI_FINE;
 }
 
+/* A rehearsal that was killed while it put candidates into a new roster left that file. Whoever begins
+   another removes it first; where somebody is at that just now, it is done. */
+static int remove_half_made(struct cli *cli, struct store *store)
+{
+    struct roster_build *build;
+    enum store_status status = store_roster_begin(store, STORE_REHEARSAL, false, NULL, &build);
+
+    if (!status)
+        store_roster_abandon(build);
+    return status && status != STORE_BUSY
+               ? cli_store_failed(cli, store, status, "a half-made roster may be there, and " GO_ON)
+               : CLI_FINE;
+}
+
 int rehearse_remove(struct cli *cli, const struct config *config, struct store *store, bool late,
                     int64_t expected, struct store_removed *removed)
 {
@@ -355,6 +369,8 @@ int rehearse_remove(struct cli *cli, const struct config *config, struct store *
     bool any = true;
     int roster = empty_roster(cli, store), code = CLI_FINE;
 
+    if (!roster && late)
+        roster = remove_half_made(cli, store);
     for (int i = 0; !code && i < REMOVE_TRIES; i++) {
         code = remove_once(cli, store, expected, removed, &any);
         /* What was sent just before a rehearsal was killed may wait for its password check until now. */

@@ -205,10 +205,10 @@ def day():
 
 def test_the_summary_has_each_kind_of_request(day):
     assert day.code == 0, (day.out, day.shown)
-    assert re.search(r"^EVENT +SENT +ANSWERED +BUSY +429/503 +FAILED +LATE +P50 MS +P99 MS$", day.out, re.M)
+    assert re.search(r"^EVENT +SENT +ANSWERED +REFUSED +FAILED +LATE +P50 MS +P99 MS$", day.out, re.M)
     for name in ("verify_respondent", "admitted_respondent", "session terminated", "result_ready",
                  "investigation_complete"):
-        assert re.search(r"^%s +8 +8 +0 +0 +0 +0 +\d+ +\d+$" % name, day.out, re.M), day.out
+        assert re.search(r"^%s +8 +8 +0 +0 +0 +\d+ +\d+$" % name, day.out, re.M), day.out
     assert "8 let in, 0 gave up" in day.out and "ratings: 8 fetched, 0 missing" in day.out and "bottleneck: " in day.out
     assert "removed: 33 events, 8 callbacks, 8 sessions" in day.out and day.traces == []
 
@@ -379,8 +379,29 @@ def test_ended_early_it_removes_everything(stage, number):
     out, err = process.communicate(timeout=120 * PATIENCE)
     assert process.returncode == 1 and "ended early" in err, (out, err)
     assert "and was ended early" in out and "removed: " in out
+    # Nobody gave up, and the worker is not blamed.
+    assert " 0 gave up, " in out and " still on their way" in out and "bottleneck: none" in out
+    assert re.search(r"^ratings: \d+ fetched, \d+ not waited for$", out, re.M)
     assert site.traces() == []
     assert not answers(standin_port(site))
+
+
+def test_ended_while_all_is_removed_it_was_played(stage):
+    """The removal goes on, and what was asked for is there."""
+    site = stage().start(worker=False)
+    terminal, end = pty.openpty()
+    site.begun.append(subprocess.Popen([os.path.join(BUILD, "examhook"), "--config", site.conf_path,
+                                        *site.arguments(20, 1, "--without-ratings")], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=end, text=True, env=environment()))
+    os.close(end)
+    shown = ""
+    while "removing it all [" not in shown:
+        shown += os.read(terminal, 65536).decode()
+    site.begun[-1].send_signal(signal.SIGINT)
+    shown += read_to_the_end(terminal)
+    out = site.begun[-1].communicate(timeout=120 * PATIENCE)[0]
+    assert (site.begun[-1].returncode, "20 let in, 0 gave up" in out, "ended early" in out + shown) == (0, True, False)
+    assert site.traces() == []
 
 
 def test_nohup_keeps_it_going(stage):
@@ -432,6 +453,19 @@ def test_what_a_killed_one_left_is_cleaned(stage):
     assert site.ok("rehearse", "--clean").startswith("removed: 0 events, 0 callbacks, 0 sessions")
     assert [row["respondent_id"] for row in site.events()] == ["real-respondent"]
     assert site.ok("check", "--full").count("integrity_check: ok") == 4
+
+
+def test_a_roster_that_was_half_made_is_cleaned(stage):
+    """Killed while candidates are made up: nobody sees them, and they lie there."""
+    site = stage().start(worker=False)
+    process = site.begin(100000, 3600, "--without-ratings")
+    assert wait_for(site.traces, 30, 0.01)
+    process.kill()
+    process.communicate(timeout=20)
+    assert [os.path.dirname(name) for name in site.traces()] == ["store/roster"] and "roster.db.new" in site.traces()[0]
+    # Where somebody builds a roster just now, that is gone already.
+    assert site.ok("rehearse", "--clean").startswith("removed: 0 events")
+    assert site.traces() == [] and len(site.rows("roster", "list", "--json")) == 2
 
 
 def test_the_next_one_removes_what_a_killed_one_left(stage):
@@ -569,7 +603,8 @@ def test_refused_for_load_is_no_failure(stage):
     and is let in."""
     site = stage(roster="id,password_hash\n1,%s\n" % BCRYPT_12, verify="budget = 1s\nhash_threads = 1")
     site.start(worker=False)
-    done = site.rehearse(14, 1, "--without-ratings", "--json")
+    page = site.path("busy.html")
+    done = site.rehearse(14, 1, "--without-ratings", "--json", "--report", page)
     assert done.returncode == 0, (done.stdout, done.stderr)
     result = json.loads(done.stdout)
     verifications = result["verifications"]
@@ -577,6 +612,8 @@ def test_refused_for_load_is_no_failure(stage):
     assert verifications["refused_busy"] > 0
     assert verifications["sent"] == 14 + verifications["refused_busy"]
     assert result["bottleneck"] == "passwords" and "try again later" in result["reason"]
+    with open(page, encoding="utf-8") as f:
+        assert "refused: %d verifications for load" % verifications["refused_busy"] in f.read()
     assert result["check_ms"] > 20 and result["cores"] == 1
     assert site.traces() == []
 
