@@ -3,8 +3,11 @@ line is there long before the last row was read. What it costs is measured by `m
 import fcntl
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -19,6 +22,11 @@ MANY, FEW = 100000, 1000
 LISTINGS = {"events": ["events"], "events-json": ["events", "--json"], "export": ["export"],
             "export-csv": ["export", "--format", "csv"], "sessions": ["sessions"], "sessions-json": ["sessions", "--json"],
             "sessions-csv": ["export", "--format", "csv", "--what", "sessions"]}
+
+
+# As examhook made them once: an id by the day of its receipt, and before that by itself.
+OLDER = {"by day": ("received_at / 86400000, respondent_id", "received_at / 86400000, identity"),
+         "by itself": ("respondent_id", "identity")}
 
 
 class Filled:
@@ -108,6 +116,82 @@ def test_the_first_line_is_there_long_before_the_last_row_is_read(many, name):
         process.kill()
         process.stdout.close()
         process.wait()
+
+
+def make_older(store, which):
+    with sqlite3.connect(os.path.join(store, "examjoint/events.db")) as db:
+        for column, terms in zip(("respondent", "identity"), OLDER[which]):
+            db.executescript("DROP INDEX events_%s; CREATE INDEX events_%s ON events(%s) WHERE %s IS NOT NULL;"
+                             % (column, column, terms, terms.split(", ")[-1]))
+    db.close()
+
+
+def said(filled, *words):
+    done = subprocess.run(filled.command(*words), stdout=subprocess.PIPE, env=environment(), check=True)
+    return done.stdout.decode()
+
+
+def is_known(filled, person):
+    done = subprocess.run(filled.command("respondent", person, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=environment(), check=False)
+    assert (done.returncode == 0) == (done.stdout != b"")
+    assert done.returncode == 0 or b"nothing is stored about that id" in done.stderr
+    return done.returncode == 0
+
+
+@pytest.fixture(name="aged", params=OLDER)
+def older_store(request, many, tmp_path):
+    """A copy of the one of many events as an older examhook would have made it."""
+    aged = object.__new__(Filled)
+    aged.store, aged.conf, aged.seed = str(tmp_path / "store"), str(tmp_path / "examhook.conf"), many.seed
+    shutil.copytree(many.store, aged.store)
+    with open(many.conf, encoding="utf-8") as f, \
+            open(os.open(aged.conf, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as to:
+        to.write(f.read().replace(many.store, aged.store))
+    make_older(aged.store, request.param)
+    return aged
+
+
+def stories(filled):
+    sitting = filled.seed.sitting(filled.seed.sittings // 2 // 10 * 10)
+    return [said(filled, *words, identity) for identity in (sitting.respondent, sitting.identity)
+            for words in (("respondent", "--json"), ("export", "--account", sitting.account, "--respondent"))]
+
+
+def test_an_older_store_tells_the_same_before_and_after_a_migration(many, aged):
+    expected = stories(many)
+    assert all(text.count("\n") >= 2 for text in expected)
+    assert stories(aged) == expected
+    assert "events.db: 2 indexes made anew\n" in said(aged, "migrate")
+    assert stories(aged) == expected
+    assert seed.check(aged.store) == []
+    assert "anew" not in said(aged, "migrate")
+
+
+def test_one_is_erased_from_an_older_store_before_a_migration_and_another_after(aged):
+    some = aged.seed.sittings // 30 * 10
+    for number in (some + 1, some + 2): # neither of them was proctored
+        person = aged.seed.sitting(number).respondent
+        assert is_known(aged, person)
+        said(aged, "respondent", person, "--erase", "--yes", "--account", aged.seed.sitting(number).account)
+        assert person not in said(aged, "events", "--json")
+        said(aged, "migrate")
+        assert not is_known(aged, person)
+    assert seed.check(aged.store) == []
+
+
+def test_a_purge_leaves_blocks_of_rows_that_are_found(many, aged):
+    """The oldest go, of an older store and then of the migrated one."""
+    days = seed.MONTHS_MS // 86400000
+    now_days = (time.time() * 1000 - NOW_MS) / 86400000
+    sitting = aged.seed.sitting(aged.seed.sittings * 9 // 10)
+    for gone in (days // 40, days // 20):
+        said(aged, "purge", "--older-than", str(int(now_days + days - gone)))
+        left = said(aged, "respondent", sitting.respondent, "--json")
+        assert left == said(many, "respondent", sitting.respondent, "--json") and left.count("\n") >= 2
+        assert not is_known(aged, aged.seed.sitting(7).respondent)
+        said(aged, "migrate")
+    assert seed.check(aged.store) == []
 
 
 def test_one_persons_story_reads_little_of_it(many):
