@@ -325,6 +325,37 @@ def test_plain_passwords_are_hashed_and_work(shop):
     assert shop.verify("1002", " canary space", "any") == {}
 
 
+def test_plain_passwords_are_hashed_on_all_cores_and_say_how_long_it_takes(shop):
+    """As somebody at a terminal sees it."""
+    with open(shop.conf, encoding="utf-8") as f:
+        text = f.read().replace("hash = sha512crypt", "hash = bcrypt")
+    with open(shop.conf, "w", encoding="utf-8") as f:
+        f.write(text)
+    cores = os.sysconf("SC_NPROCESSORS_ONLN")
+    count = cores * (4 if WRAP else 50)
+    path = os.path.join(shop.folder, "plain.csv")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("id,password\n" + "".join("%d,horse %d\n" % (i, i) for i in range(count)))
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(shop.command("roster", "import", path), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=theirs, env=clean_environment())
+    os.close(theirs)
+    shown, threads = b"", 0
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:
+            break
+        with contextlib.suppress(OSError):
+            threads = max(threads, len(os.listdir("/proc/%d/task" % process.pid)))
+    os.close(ours)
+    assert b"%d candidates" % count in process.communicate(timeout=60)[0] and process.returncode == 0
+    assert threads > cores, "one for each core, beside the one that shows the bar"
+    assert re.search(rb"hashing passwords \[=+>? *\] \d+%, \d+ s left", shown), shown
+    # Nothing of the bar is left on the screen.
+    assert shown.endswith(b"\r\x1b[K")
+
+
 @pytest.mark.parametrize("kind", ["yescrypt", "bcrypt", "sha512crypt"])
 def test_kinds_of_hashes(tmp_path, kind):
     shop = Shop(str(tmp_path))
