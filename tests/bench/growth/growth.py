@@ -31,8 +31,13 @@ from harness import (CLIENT_ID, CLIENT_SECRET, PATH, TOP, Bench, Contestant, Ngi
 
 EXAMS_AT_ONCE = 10
 LOAD_SECONDS_MAX = 120
-# Of a password that nobody has; no request of these sends one.
-HASH = "$2y$10$abcdefghijklmnopqrstuuGV1XsZ4L7xayZjKzqK6Kp1ZSHm85l4C"
+# The password that every candidate has, at the one exam that asks for it. Of all hashes that are any good this one costs
+# the least: sha512crypt with its default rounds.
+PASSWORD = "bench-password"
+HASH = "$6$benchsalt0123456$UawUkR0SJ3CAIAKF0SmizvRqat0RKJiqb.Ph3CJ63adFW2ynKW3XkSFJHHyc7nGr0xzyd1dIoJg4RVRCAhQYH1"
+PASSWORD_EXAM = "exam-with-password"
+# Of so many requests of other kinds, one with a password: it costs twenty times as much and more.
+PASSWORDS_AMONG = {64: 40, 1: 20}
 
 
 # --- Stores ----------------------------------------------------------------------------------------------------
@@ -52,6 +57,7 @@ class Ours(Contestant):
         self.database = os.path.join(self.store, "examjoint/events.db")
         self.seed = seed.Store(self.store, events, candidates, self.began(), bench.say) if events else None
         self.first = 0 # the first event that is not seeded
+        self.refused = 0 # verifications behind it that were not valid
 
     def began(self):
         """When the seeded months end: written down, for a store that is used again."""
@@ -70,6 +76,7 @@ class Ours(Contestant):
     def prepare(self):
         self.configure()
         if os.path.exists(os.path.join(self.folder, "whole")):
+            self.import_roster() # others may have been asked for then
             return
         shutil.rmtree(self.store, ignore_errors=True)
         self.examhook("migrate")
@@ -89,7 +96,8 @@ class Ours(Contestant):
                            % (name, CLIENT_ID if name == "main" else name, CLIENT_SECRET) for name in seed.ACCOUNTS)
         with open(os.open(self.conf, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
             f.write("[store]\nurl = sqlite:%s\n[verify]\nlanguages = %s\n%s\n[fields]\n0 = id\n"
-                    % (self.store, os.path.join(TOP, "deploy/languages"), accounts))
+                    "[fields %s]\n0 = id\n1 = password\n"
+                    % (self.store, os.path.join(TOP, "deploy/languages"), accounts, PASSWORD_EXAM))
 
     def import_roster(self):
         path = os.path.join(self.folder, "roster.csv")
@@ -118,7 +126,8 @@ class Ours(Contestant):
         """Of those that the loads left: counting all would read the whole of it."""
         with sqlite3.connect("file:%s?mode=ro" % self.database, uri=True, timeout=30) as reader:
             self.first = self.first or reader.execute("SELECT ifnull(max(id), 0) FROM events").fetchone()[0] + 1
-            count = reader.execute("SELECT count(*) FROM events WHERE id >= ?", (self.first,)).fetchone()[0]
+            count, self.refused = reader.execute("SELECT count(*), count(nullif(outcome, 'valid')) FROM events"
+                                                 " WHERE id >= ?", (self.first,)).fetchone()
         reader.close()
         return count
 
@@ -130,11 +139,10 @@ def thousands(number):
     return "{:,}".format(number)
 
 
-def write_roster(path, candidates, password=None):
+def write_roster(path, candidates):
     with open(path, "w", encoding="utf-8") as f:
-        f.write("id,name,email,%s\n" % ("password" if password else "password_hash"))
-        f.writelines("%s,Candidate %d,c%d@example.org,%s\n" % (seed.candidate(n), n, n, password or HASH)
-                     for n in range(candidates))
+        f.write("id,name,email,password_hash\n")
+        f.writelines("%s,Candidate %d,c%d@example.org,%s\n" % (seed.candidate(n), n, n, HASH) for n in range(candidates))
 
 
 # --- Loads -----------------------------------------------------------------------------------------------------
@@ -148,13 +156,15 @@ def admissions(path, count):
                     % (chance.getrandbits(80), tag, chance.randrange(EXAMS_AT_ONCE), now + n))
 
 
-def verifications(path, count, candidates):
+def verifications(path, count, candidates, with_password=False):
     chance = random.Random(secrets.randbits(64))
     exam = "exam-" + secrets.token_hex(4)
     with open(path, "w", encoding="ascii") as f:
         for _ in range(count):
-            f.write('{"event":"verify_respondent","exam_id":"%s-%02d","choosenLang":"en","fields":[{"position":0,'
-                    '"value":"%s"}]}\n' % (exam, chance.randrange(EXAMS_AT_ONCE), seed.candidate(chance.randrange(candidates))))
+            at = PASSWORD_EXAM if with_password else "%s-%02d" % (exam, chance.randrange(EXAMS_AT_ONCE))
+            f.write('{"event":"verify_respondent","exam_id":"%s","choosenLang":"en","fields":[{"position":0,"value":"%s"}%s]}\n'
+                    % (at, seed.candidate(chance.randrange(candidates)),
+                       ',{"position":1,"value":"%s"}' % PASSWORD if with_password else ""))
 
 
 def old_admissions(path, count, store):
@@ -200,7 +210,7 @@ def send(contestant, nginx, path, connections):
 def load(contestant, nginx, path, connections, gained):
     """What one request costs. `gained`: how many rows the file's bodies are to leave."""
     settle(contestant, nginx, 0)
-    before_rows, before = contestant.rows(), spent(contestant.process.process.pid)
+    before_rows, refused, before = contestant.rows(), contestant.refused, spent(contestant.process.process.pid)
     seen, statuses, rows = send(contestant, nginx, path, connections)
     after, answered = spent(contestant.process.process.pid), sum(statuses.values())
     figures = {"cpu_us": (after["cpu"] - before["cpu"]) / 1000 / answered, "requests": answered,
@@ -214,6 +224,8 @@ def load(contestant, nginx, path, connections, gained):
     expected = answered if gained is None else gained
     if rows - before_rows != expected:
         figures["wrong"].append("%d rows more, not %d" % (rows - before_rows, expected))
+    if contestant.refused != refused:
+        figures["wrong"].append("%d candidates refused" % (contestant.refused - refused))
     return figures
 
 
@@ -253,6 +265,9 @@ class Loads:
             for contestant in order:
                 verifications(checks, count, contestant.candidates)
                 self.cell("verifications", contestant, nginx, checks, connections, None)
+            for contestant in order:
+                verifications(checks, max(100, count // PASSWORDS_AMONG[connections]), contestant.candidates, with_password=True)
+                self.cell("verifications with a password", contestant, nginx, checks, connections, None)
         # Last, as they leave pages from all over the file in the log, and whoever comes next moves them.
         if "intake" in self.args.parts:
             for contestant in order:
