@@ -648,6 +648,8 @@ static enum store_status settle(struct store *store, struct store_file *file, bo
     const char *last = !writable ? "PRAGMA query_only=ON" : file->wal ? NULL : "PRAGMA journal_mode=TRUNCATE";
     if (last && sqlite3_exec(db, last, NULL, NULL, NULL) != SQLITE_OK)
         return store_fail(store, file, "opening");
+    if (writable && file->wal)
+        store_log_gather(file);
     return STORE_OK;
 }
 
@@ -704,7 +706,7 @@ static enum store_status open_file(struct store *store, struct store_file *file,
 {
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_NOFOLLOW |
                 (writable ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY);
-    if (sqlite3_open_v2(path, &file->db, flags, NULL) != SQLITE_OK)
+    if (sqlite3_open_v2(path, &file->db, flags, writable ? store_log_vfs() : NULL) != SQLITE_OK)
         return file->db ? store_fail(store, file, "opening")
                         : store_say(store, STORE_ERROR, "%s: out of memory", file->path);
     if (writable && sqlite3_db_readonly(file->db, "main") == 1)

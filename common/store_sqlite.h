@@ -155,6 +155,12 @@ void store_file_unlock(struct store_file *file);
 /* The log is moved into the file and cut to nothing, so that it holds no older state of a page. STORE_BUSY:
    somebody reads, or another holds the lock. */
 enum store_status store_log_cut(struct store *store, struct store_file *file);
+
+/* store_sqlite_log.c: the VFS to open a file by, NULL where there is none; and from now on each commit's part
+ * of the log is written at once, just before it is synced: only for a connection that has synchronous=FULL
+ * and keeps it. */
+const char *store_log_vfs(void);
+void store_log_gather(const struct store_file *file);
 /* The same for who holds the lock, outside a round. */
 enum store_status store_log_cut_locked(struct store *store, struct store_file *file);
 /* Creates an empty file with this mode whatever the umask is, given to the owner of its folder where we are

@@ -256,6 +256,86 @@ static void the_log_of_a_file_that_was_replaced_is_put_aside(void **state)
     assert_int_equal(count_anew(scratch), 2);
 }
 
+/* A round of `count` events with bodies of `bytes`; every tenth one is undone when it was written. */
+static void put_many(struct store *store, int count, size_t bytes, int *kept)
+{
+    char *body = calloc(1, bytes + 1), respondent[32];
+    memset(body, 'x', bytes);
+    assert_stored(store, store_round_begin(store, STORE_EXAMJOINT));
+    for (int i = 0; i < count; i++) {
+        struct store_event event = {.received_at_ms = NOW,
+                                    .account = "main",
+                                    .event = "odd",
+                                    .respondent_id = respondent,
+                                    .body = body};
+        (void)snprintf(respondent, sizeof respondent, "r%d", (i * 7919) % 10007);
+        assert_stored(store, store_step_begin(store));
+        assert_stored(store, store_event_add(store, &event, NULL));
+        assert_stored(store, store_step_end(store, i % 10 != 0));
+        *kept += i % 10 != 0;
+    }
+    free(body);
+}
+
+static long write_calls(void)
+{
+    char line[64];
+    long calls = -1;
+    FILE *io = fopen("/proc/self/io", "r");
+    assert_non_null(io);
+    while (fgets(line, sizeof line, io))
+        (void)sscanf(line, "syscw: %ld", &calls);
+    (void)fclose(io);
+    assert_true(calls >= 0);
+    return calls;
+}
+
+/* Each page by itself would be two calls. */
+static void a_commit_writes_its_log_at_once(void **state)
+{
+    struct scratch *scratch = *state;
+    int kept = 0;
+    put(scratch->store);
+    put_many(scratch->store, 60, 300, &kept);
+    long before = write_calls();
+    assert_stored(scratch->store, store_round_commit(scratch->store));
+    assert_in_range(write_calls() - before, 1, 3);
+    assert_int_equal(count_anew(scratch), kept + 1);
+}
+
+static void assert_whole(const struct scratch *scratch)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    assert_int_equal(sqlite3_open_v2(path_in(scratch, "store/" EVENTS), &db,
+                                     SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    assert_string_equal((const char *)sqlite3_column_text(statement, 0), "ok");
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+}
+
+/* More than the page cache holds: pages go into the log and come back from it before anything is committed,
+ * and go there again. */
+static void a_round_may_be_larger_than_memory(void **state)
+{
+    struct scratch *scratch = *state;
+    int kept = 0, given_up = 0;
+    put_many(scratch->store, 6000, 1500, &kept);
+    assert_stored(scratch->store, store_round_commit(scratch->store));
+    assert_int_equal(count_anew(scratch), kept);
+    put_many(scratch->store, 6000, 1500, &given_up);
+    store_round_abandon(scratch->store);
+    put_many(scratch->store, 50, 3000, &kept);
+    assert_stored(scratch->store, store_round_commit(scratch->store));
+    assert_int_equal(count_anew(scratch), kept);
+    close_store(scratch);
+    assert_int_equal(count_anew(scratch), kept);
+    assert_whole(scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +346,8 @@ int main(void)
         scratch_test(a_program_that_ends_waits_for_a_reader),
         scratch_test(the_log_of_a_file_that_was_replaced_is_put_aside),
         scratch_test(a_copy_does_not_take_the_log_of_the_file_before),
+        scratch_test(a_commit_writes_its_log_at_once),
+        scratch_test(a_round_may_be_larger_than_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
