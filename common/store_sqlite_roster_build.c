@@ -16,6 +16,8 @@
 #include "password.h"
 #include "store_sqlite_roster.h"
 
+#define EMPTY_PAGES_KEPT 256 /* a mebibyte: no use in making a small file smaller */
+
 /* Slots of a builder's file. */
 enum {
     BUILD_ADD = 0,
@@ -652,6 +654,26 @@ static enum store_status put_in_place(struct roster_build *build)
     return store_sync_folder(store->roster.folder);
 }
 
+static int64_t pragma_number(struct roster_build *build, const char *sql)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t number = 0;
+    if (sqlite3_prepare_v2(build->file.db, sql, -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        number = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return number;
+}
+
+/* Where most of the file is empty, as after a rehearsal with more candidates than the roster has, it is made
+   small: every later import would copy it all. */
+static enum store_status give_back_room(struct roster_build *build)
+{
+    int64_t pages = pragma_number(build, "PRAGMA page_count");
+    int64_t empty = pragma_number(build, "PRAGMA freelist_count");
+    return empty > EMPTY_PAGES_KEPT && empty > pages / 2 ? execute(build, "VACUUM") : STORE_OK;
+}
+
 enum store_status store_roster_commit(struct roster_build *build)
 {
     enum store_status status = STORE_ERROR;
@@ -661,6 +683,8 @@ enum store_status store_roster_commit(struct roster_build *build)
         buf_adds(&build->store->message, "; the roster was not put in place");
     if (status == STORE_OK)
         status = execute(build, "COMMIT");
+    if (status == STORE_OK && build->leaves)
+        status = give_back_room(build);
     if (status == STORE_OK && build->leaves)
         status = store_scrub_file(build->store, &build->file);
     if (status == STORE_OK) {

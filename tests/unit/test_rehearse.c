@@ -2,6 +2,7 @@
 #include "store_scratch.h"
 
 #include <sqlite3.h>
+#include <sys/stat.h>
 
 #include "../../cli/rehearse.h"
 #include "../../common/json.h"
@@ -225,6 +226,20 @@ static void put_line(struct store *store, const char *account, const char *id)
     assert_stored(store, store_roster_commit(build));
 }
 
+static void put_many_lines(struct store *store, int count)
+{
+    struct roster_build *build;
+    assert_stored(store, store_roster_begin(store, STORE_REHEARSAL, true, "CANARY", &build));
+    for (int i = 0; i < count; i++) {
+        char id[64];
+        (void)snprintf(id, sizeof id, "CANARY-%06d", i);
+        const struct candidate line = {
+            .account = STORE_REHEARSAL, .id = id, .email = id, .about = id, .exam = "CANARY"};
+        assert_stored(store, store_roster_put(build, &line, NULL));
+    }
+    assert_stored(store, store_roster_commit(build));
+}
+
 static bool count_session(void *context, const struct store_session_row *row)
 {
     (void)row;
@@ -269,6 +284,26 @@ static void listings_leave_it_out_unless_it_is_named(void **state)
     assert_int_equal(listed(store, NULL, "stays-3"), 1);
     assert_int_equal(scratch_roster_lines(store, NULL), 1);
     assert_int_equal(scratch_roster_lines(store, STORE_REHEARSAL), 1);
+}
+
+/* As many as there were made up: the roster is as small as before, and whole. */
+static void a_roster_is_small_again(void **state)
+{
+    struct scratch *scratch = *state;
+    struct stat before, full, after;
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/store/roster/roster.db", scratch->folder);
+    put_line(scratch->store, "main", "stays-1");
+    assert_int_equal(stat(path, &before), 0);
+    put_many_lines(scratch->store, 20000);
+    assert_int_equal(stat(path, &full), 0);
+    assert_true(full.st_size > 10 * before.st_size && full.st_size > 2 << 20);
+    put_many_lines(scratch->store, 0);
+    assert_int_equal(stat(path, &after), 0);
+    assert_true(after.st_size <= 2 * before.st_size);
+    assert_int_equal(scratch_files_with(scratch, "CANARY"), 0);
+    assert_int_equal(scratch_roster_lines(scratch->store, NULL), 1);
+    assert_int_equal(scratch_roster_lines(scratch->store, STORE_REHEARSAL), 0);
 }
 
 static void a_retry_of_all_leaves_it_alone(void **state)
@@ -455,6 +490,7 @@ int main(void)
         cmocka_unit_test(a_base_is_a_host_and_no_more),
         cmocka_unit_test(the_bottleneck_is_named),
         scratch_test(listings_leave_it_out_unless_it_is_named),
+        scratch_test(a_roster_is_small_again),
         scratch_test(a_retry_of_all_leaves_it_alone),
         scratch_test(all_of_it_is_removed_and_nothing_else),
         scratch_test(what_has_no_mark_stays),
