@@ -589,10 +589,10 @@ def test_more_at_once_than_files_may_be_open(stage):
     site = stage(roster="id,password_hash\n1,%s\n" % BCRYPT_10, verify="budget = 20s\nhash_threads = 1")
     site.start(worker=False)
     command = ["prlimit", "--nofile=40:4096", os.path.join(BUILD, "examhook"), "--config", site.conf_path,
-               *site.arguments(80, 1, "--without-ratings", "--json")]
+               *site.arguments(60, 1, "--without-ratings", "--json")]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     result = json.loads(done.stdout)
-    assert (done.returncode, result["let_in"], result["verifications"]["failed"]) == (0, 80, 0), done.stdout
+    assert (done.returncode, result["let_in"], result["verifications"]["failed"]) == (0, 60, 0), done.stdout
 
 
 # --- Too much ---------------------------------------------------------------------------------------------------
@@ -620,7 +620,7 @@ def test_refused_for_load_is_no_failure(stage):
 
 def test_the_web_servers_limit_is_named(stage):
     def strict(name, text):
-        return re.sub(r"burst=\d+", "burst=1", re.sub(r"rate=\d+r/s", "rate=8r/s", text))
+        return re.sub(r"burst=\d+", "burst=1", re.sub(r"rate=\d+r/s", "rate=10r/s", text))
     site = stage(nginx=strict).start(worker=False)
     done = site.rehearse(8, 1, "--without-ratings", "--json")
     result = json.loads(done.stdout)
@@ -646,7 +646,7 @@ def test_a_worker_that_cron_starts_is_waited_for(stage):
     process = site.begin(2, 1, "--json")
     assert wait_for(lambda: len([row for row in site.rows("events", "--json", "--account", "rehearsal")
                                  if row["source"] == "proview"]) == 2, 30)
-    time.sleep(12)
+    time.sleep(8)
     assert process.poll() is None
     site.ok("work", "--once")
     result = json.loads(process.communicate(timeout=120 * PATIENCE)[0])

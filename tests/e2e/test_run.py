@@ -141,6 +141,31 @@ def test_ctrl_c_and_a_second_run(folder):
         run.end(signal.SIGTERM)
 
 
+def test_what_runs_can_be_rehearsed_with(folder):
+    """The account that is pasted in is left as it is when it runs again: its stand-in is another."""
+    port, conf = str(free_port()), os.path.join(folder, "conf/examhook.conf")
+    examhook = [os.path.join(BUILD, "examhook"), "--config", conf, "rehearse", "--standin",
+                os.path.join(TOP, "tests/standin/talview.py")]
+    run = Run(PORT=port, DIR=folder)
+    run.ready()
+    lines = subprocess.run([*examhook, "--setup"], stdout=subprocess.PIPE, text=True, env=environment(), check=True)
+    with open(conf, "a", encoding="utf-8") as f:
+        f.write(lines.stdout)
+    assert run.end(signal.SIGTERM) == 0
+    run = Run(PORT=port, DIR=folder)
+    run.ready()
+    try:
+        with open(conf, encoding="utf-8") as f:
+            assert f.read().endswith(lines.stdout)
+        done = subprocess.run([*examhook, "--candidates", "3", "--within", "1", "--url", "https://127.0.0.1:" + port,
+                               "--ca", os.path.join(folder, "tls/cert.pem"), "--report",
+                               os.path.join(folder, "day.html")],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        assert done.returncode == 0 and "3 let in" in done.stdout and "ratings: 3 fetched" in done.stdout, done.stderr
+    finally:
+        run.end(signal.SIGTERM)
+
+
 def test_make_run(folder):
     """By `make`, with its variables; SIGTERM to make."""
     port = free_port()
