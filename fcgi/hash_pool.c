@@ -363,22 +363,36 @@ void hash_pool_set_queue(struct hash_pool *pool, int64_t queue_max)
     pthread_mutex_unlock(&pool->lock);
 }
 
-bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, bool room)
+bool hash_pool_place(struct hash_pool *pool, struct hash_task *task, bool room)
 {
     int64_t at_us = now_us();
     pthread_mutex_lock(&pool->lock);
     task->kind = turns_kind(&pool->turns, task->job.setting);
-    bool added = room && turns_enter(&pool->turns, task->kind, task->job.who, at_us,
-                                     task->deadline_ms * 1000 - at_us, pool->queue_max + pool->thread_count);
-    if (added) {
-        task->place = HASH_QUEUED;
-        TAILQ_INSERT_TAIL(&pool->queue, task, link);
-        pthread_cond_signal(&pool->wake);
-    } else {
+    bool placed = room && turns_enter(&pool->turns, task->kind, task->job.who, at_us,
+                                      task->deadline_ms * 1000 - at_us, pool->queue_max + pool->thread_count);
+    if (placed)
+        task->place = HASH_PLACED;
+    else
         put_off(pool, task, at_us);
-    }
     pthread_mutex_unlock(&pool->lock);
-    return added;
+    return placed;
+}
+
+void hash_pool_start(struct hash_pool *pool, struct hash_task *task)
+{
+    pthread_mutex_lock(&pool->lock);
+    task->place = HASH_QUEUED;
+    TAILQ_INSERT_TAIL(&pool->queue, task, link);
+    pthread_cond_signal(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+int64_t hash_pool_backlog_us(struct hash_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    int64_t us = turns_backlog_us(&pool->turns);
+    pthread_mutex_unlock(&pool->lock);
+    return us;
 }
 
 struct hash_task *hash_pool_take(struct hash_pool *pool)
@@ -395,6 +409,9 @@ struct hash_task *hash_pool_take(struct hash_pool *pool)
 static bool forget(struct hash_pool *pool, struct hash_task *task)
 {
     switch (task->place) {
+    case HASH_PLACED:
+        turns_leave(&pool->turns, task->kind);
+        break;
     case HASH_QUEUED:
         leave_queue(pool, task);
         turns_leave(&pool->turns, task->kind);

@@ -15,9 +15,9 @@
 struct hash_pool;
 
 /* Where the pool has a task; its own. */
-enum hash_place { HASH_NOWHERE, HASH_QUEUED, HASH_RUNNING, HASH_DONE };
+enum hash_place { HASH_NOWHERE, HASH_PLACED, HASH_QUEUED, HASH_RUNNING, HASH_DONE };
 
-/* A check on its way. The pool owns it from hash_pool_add() on; it comes back by hash_pool_take(). */
+/* A check on its way. The pool owns it from hash_pool_start() on; it comes back by hash_pool_take(). */
 struct hash_task {
     struct hash_job job;
     int64_t deadline_ms; /* monotonic */
@@ -41,11 +41,16 @@ void hash_pool_free(struct hash_pool *pool);
 void hash_pool_set_queue(struct hash_pool *pool, int64_t queue_max);
 /*
  * False: it would not be done before its deadline, or there is no room in the queue, or the caller has none
- * (`room`): job.wait_s says in how many seconds to come back, see turns.h. The task stays the caller's. A
+ * (`room`): job.wait_s says in how many seconds to come back, see turns.h. True: it has a place, which
+ * hash_pool_start() or hash_pool_drop() takes; the task stays the caller's until then. A
  * place that was given is taken back, the latest first, when checks have become so slow that it was given in
  * vain: such a task comes back by hash_pool_take() at once, not done.
  */
-bool hash_pool_add(struct hash_pool *pool, struct hash_task *task, bool room);
+bool hash_pool_place(struct hash_pool *pool, struct hash_task *task, bool room);
+/* The check of a task that has a place. */
+void hash_pool_start(struct hash_pool *pool, struct hash_task *task);
+/* How long all those who have a place still take together. */
+int64_t hash_pool_backlog_us(struct hash_pool *pool);
 /* One that is done, NULL when there is none now. The caller frees it. */
 struct hash_task *hash_pool_take(struct hash_pool *pool);
 /* Nobody waits for this task any more: it is forgotten, or freed when its check ends. */

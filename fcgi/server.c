@@ -29,6 +29,10 @@
 /* Where rounds take so long, the next one waits for a part of that. */
 #define GATHER_FROM_MS 4
 #define GATHER_PART 2
+/* Where candidates wait for their checks, a round of nobody else waits for a part of that, from and up to. */
+#define PATIENT_PART 4
+#define PATIENT_FROM_MS 2
+#define PATIENT_MOST_MS 20
 /* A connection that has answered and waits for its web server's next request. */
 #define IDLE_KEPT_MS 120000
 /* What is taken out of a socket at once of a request that comes in pieces. */
@@ -71,7 +75,7 @@ struct connection {
     bool keep;       /* what the web server asked for */
     bool finishing;  /* the library holds a request of it */
     bool resume;     /* in the round because its password check is done */
-    bool again;      /* after the round: on to the password check */
+    bool again;      /* after the round: on to the password check, for which it has a place */
     struct buf held; /* the request as far as it has come, once it did not lie in the socket whole */
     int64_t since_ms;
     int64_t large_bytes;     /* of its body, while its password is being checked; 0: a small one */
@@ -99,7 +103,8 @@ struct loop {
     struct connection_list ready;       /* first come, first served */
     int64_t count, count_max, hashing;
     int64_t hashing_large_bytes; /* of the bodies of those that are being checked, but for small ones */
-    bool left_over;              /* a full round left requests behind: no waiting */
+    int64_t placed, placed_large_bytes; /* the same of those in the round that have a place */
+    bool left_over;                     /* a full round left requests behind: no waiting */
     struct retention retention;
     struct request_ids ids;
     struct buf lines; /* of the log, about what was answered in this turn */
@@ -109,6 +114,7 @@ struct loop {
     int64_t last_ms;         /* ... how long it took, ... */
     int64_t before_ms;       /* ... and the one before it: a disk that stalls once is not slow */
     int64_t gather_until_ms; /* the round waits for more; 0: it does not */
+    int64_t gather_nap_ms;   /* how long it waits without a look */
 };
 
 /* --- Connections ---------------------------------------------------------------------------------------- */
@@ -471,17 +477,21 @@ static int64_t hashing_max(const struct loop *loop)
     return loop->count_max - loop->count_max / 4;
 }
 
-static void to_password_check(struct loop *loop, struct connection *c)
+/* In the round, so that the commit that stores the attempt also stores that it was refused for load. */
+static void ask_for_place(struct loop *loop, struct connection *c)
 {
-    int64_t len = (int64_t)c->request.body.len;
+    int64_t len = (int64_t)c->request.body.len, large_bytes = len > HASHING_SMALL_BYTES ? len : 0;
+    bool room = loop->hashing + loop->placed < hashing_max(loop) &&
+                loop->hashing_large_bytes + loop->placed_large_bytes + large_bytes <= HASHING_LARGE_BYTES_MAX;
 
-    c->large_bytes = len > HASHING_SMALL_BYTES ? len : 0;
-    if (hash_pool_add(loop->pool, c->task,
-                      loop->hashing < hashing_max(loop) &&
-                          loop->hashing_large_bytes + c->large_bytes <= HASHING_LARGE_BYTES_MAX))
-        set_state(loop, c, CONNECTION_HASHING);
-    else /* Refused early for load: into the next round, with nothing checked. */
-        to_round(loop, c, true);
+    c->again = hash_pool_place(loop->pool, c->task, room);
+    if (!c->again) {
+        program_step(c->program, &c->request, &c->reply, &c->task->job, true);
+        return;
+    }
+    c->large_bytes = large_bytes;
+    loop->placed++;
+    loop->placed_large_bytes += large_bytes;
 }
 
 /* Runs one step of every request in the round, commits, then answers: nothing is acknowledged before it is
@@ -505,24 +515,30 @@ static void round_run(struct loop *loop)
         if (!c->task && route->resume)
             c->task = hash_task_new(c, c->request.deadline_ms);
         job = c->task ? &c->task->job : NULL;
-        c->again = program_step(c->program, &c->request, &c->reply, job, c->resume) == ROUTE_HASH;
+        if (program_step(c->program, &c->request, &c->reply, job, c->resume) == ROUTE_HASH)
+            ask_for_place(loop, c);
     }
     if (status == STORE_OK)
         status = store_round_commit(store);
     loop->last_count = count;
     loop->before_ms = loop->last_ms;
     loop->last_ms = clock_monotonic_ms() - began_ms;
+    loop->placed = loop->placed_large_bytes = 0;
     for (size_t i = 0; i < count; i++) {
         struct connection *c = members[i];
-        if (status != STORE_OK)
-            reply_not_stored(&c->reply, store, status);
-        if (status == STORE_OK && c->again) {
-            to_password_check(loop, c);
+        bool check = c->again && status == STORE_OK;
+        c->again = false;
+        if (check) {
+            set_state(loop, c, CONNECTION_HASHING);
+            hash_pool_start(loop->pool, c->task);
             continue;
         }
-        hash_task_free(c->task);
+        if (status != STORE_OK)
+            reply_not_stored(&c->reply, store, status);
+        if (c->task)
+            hash_pool_drop(loop->pool, c->task);
         c->task = NULL;
-        c->again = false;
+        c->large_bytes = 0;
         connection_answer(loop, c, false);
     }
 }
@@ -530,6 +546,37 @@ static void round_run(struct loop *loop)
 static bool round_is_full(const struct loop *loop)
 {
     return loop->round_count >= ROUND_MAX;
+}
+
+/* The round begins at `until_ms`, if nothing happens; it is looked at again after each nap. */
+static bool gather_until(struct loop *loop, int64_t until_ms, int64_t nap_ms)
+{
+    loop->gather_until_ms = until_ms;
+    loop->gather_nap_ms = nap_ms;
+    return true;
+}
+
+/* Nobody but candidates: whose check is still to come, or was just made. */
+static bool round_is_of_candidates(const struct loop *loop)
+{
+    const struct route *route = loop->program->route;
+    for (size_t i = 0; i < loop->round_count; i++) {
+        const struct connection *c = loop->round[i];
+        if (!c->resume && (!route->one_event || route->one_event(&c->request)))
+            return false;
+    }
+    return true;
+}
+
+/* How long a round of candidates may wait for company; 0: not at all. While many wait for their checks, a few
+ * milliseconds are nothing to them, and each commit for one of them takes as much from the checks. */
+static int64_t patience_of_candidates_ms(const struct loop *loop)
+{
+    int64_t ms;
+    if (loop->hashing == 0 || !round_is_of_candidates(loop))
+        return 0;
+    ms = hash_pool_backlog_us(loop->pool) / 1000 / PATIENT_PART;
+    return ms < PATIENT_FROM_MS ? 0 : ms < PATIENT_MOST_MS ? ms : PATIENT_MOST_MS;
 }
 
 /*
@@ -541,13 +588,17 @@ static bool round_gathers(struct loop *loop, bool came)
 {
     int64_t now_ms = clock_monotonic_ms();
     int64_t usual_ms = loop->last_ms < loop->before_ms ? loop->last_ms : loop->before_ms;
+    int64_t patience_ms;
 
-    if (usual_ms < GATHER_FROM_MS || loop->last_count < 2 || round_is_full(loop) || loop->stopping)
+    if (round_is_full(loop) || loop->stopping)
         return false;
-    if (loop->gather_until_ms == 0) {
-        loop->gather_until_ms = now_ms + usual_ms / GATHER_PART;
-        return true;
-    }
+    if ((patience_ms = patience_of_candidates_ms(loop)) > 0)
+        return loop->gather_until_ms == 0 ? gather_until(loop, now_ms + patience_ms, patience_ms)
+                                          : now_ms < loop->gather_until_ms;
+    if (usual_ms < GATHER_FROM_MS || loop->last_count < 2)
+        return false;
+    if (loop->gather_until_ms == 0)
+        return gather_until(loop, now_ms + usual_ms / GATHER_PART, 1);
     return came && now_ms < loop->gather_until_ms;
 }
 
@@ -806,6 +857,12 @@ static void delete_old(struct loop *loop, bool busy)
     retention_step(&loop->retention, loop->program->store, loop->program->config->retention_ms);
 }
 
+static int gather_wait_ms(const struct loop *loop)
+{
+    int64_t left_ms = loop->gather_until_ms - clock_monotonic_ms();
+    return (int)(left_ms < 1 ? 1 : left_ms < loop->gather_nap_ms ? left_ms : loop->gather_nap_ms);
+}
+
 static int wait_ms(const struct loop *loop)
 {
     int64_t tick = tick_ms(loop);
@@ -813,7 +870,7 @@ static int wait_ms(const struct loop *loop)
     int64_t busy = loop->hashing > 0 ? loop->old_at_ms - clock_monotonic_ms() : 0;
 
     if (loop->left_over || loop->round_count > 0)
-        return !loop->left_over && loop->gather_until_ms ? 1 : 0;
+        return !loop->left_over && loop->gather_until_ms ? gather_wait_ms(loop) : 0;
     if (old < 0 || loop->stopping)
         return (int)tick;
     if (old < busy) /* see delete_old(): woken for what it leaves undone, the loop would spin */

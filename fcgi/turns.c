@@ -71,8 +71,7 @@ void turns_measured(struct turns *turns, int kind, int64_t took_us)
     k->measured += k->measured < AVERAGE_OF;
 }
 
-/* Until all who are here are done. */
-static int64_t all_done_us(const struct turns *turns)
+int64_t turns_backlog_us(const struct turns *turns)
 {
     int64_t sum = 0;
     for (int i = 0; i < turns->kind_count; i++)
@@ -93,7 +92,7 @@ static bool is_due(const struct turns *turns, uint64_t who, int64_t now_us)
 
 bool turns_enter(struct turns *turns, int kind, uint64_t who, int64_t now_us, int64_t left_us, int64_t most)
 {
-    int64_t done_us = all_done_us(turns) + turns->kinds[kind].us;
+    int64_t done_us = turns_backlog_us(turns) + turns->kinds[kind].us;
     int64_t limit_us = left_us * LEFT_TENTHS / 10;
     bool due = is_due(turns, who, now_us);
     /* Half of the queue is kept for those who were told to come back. */
@@ -120,7 +119,7 @@ void turns_leave(struct turns *turns, int kind)
 bool turns_too_late(const struct turns *turns, int kind, int64_t left_us)
 {
     int64_t own_us = turns->kinds[kind].us;
-    return all_done_us(turns) - own_us / turns->threads + own_us > left_us;
+    return turns_backlog_us(turns) - own_us / turns->threads + own_us > left_us;
 }
 
 static int64_t seconds(int64_t us)
@@ -131,7 +130,7 @@ static int64_t seconds(int64_t us)
 int64_t turns_return(struct turns *turns, int kind, uint64_t who, int64_t now_us)
 {
     struct turns_return *r = return_of(turns, who);
-    int64_t half_us = now_us + all_done_us(turns) / 2;
+    int64_t half_us = now_us + turns_backlog_us(turns) / 2;
     int64_t at_us = turns->returns_until_us > half_us ? turns->returns_until_us : half_us;
     if (who != 0 && r->who == who && r->at_us > now_us)
         return seconds(r->at_us - now_us);

@@ -43,6 +43,8 @@ void turns_measured(struct turns *turns, int kind, int64_t took_us);
 /* True: it has a place, until turns_leave(). `who`: see struct hash_job. `most`: how many may be here. */
 bool turns_enter(struct turns *turns, int kind, uint64_t who, int64_t now_us, int64_t left_us, int64_t most);
 void turns_leave(struct turns *turns, int kind);
+/* Until all who are here are done. */
+int64_t turns_backlog_us(const struct turns *turns);
 /* Whether the last one in the queue cannot be done in time any more. */
 bool turns_too_late(const struct turns *turns, int kind, int64_t left_us);
 /* In how many seconds whoever gets no place should come back: at least 1. */

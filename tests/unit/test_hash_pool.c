@@ -62,6 +62,14 @@ static struct hash_task *task_for(const struct scene *s, const char *password, i
     return task;
 }
 
+static bool add(struct hash_pool *pool, struct hash_task *task, bool room)
+{
+    if (!hash_pool_place(pool, task, room))
+        return false;
+    hash_pool_start(pool, task);
+    return true;
+}
+
 static struct hash_task *wait_for_one(const struct scene *s, struct hash_pool *pool)
 {
     for (int64_t end = clock_monotonic_ms() + WAIT_MS; clock_monotonic_ms() < end;) {
@@ -90,7 +98,7 @@ static void test_right_and_wrong(void **state)
     struct scene *s = *state;
     struct hash_pool *pool = pool_for(s, 2, 100);
     for (int i = 0; i < 20; i++)
-        assert_true(hash_pool_add(pool, task_for(s, i % 2 ? "right" : "wrong", WAIT_MS), true));
+        assert_true(add(pool, task_for(s, i % 2 ? "right" : "wrong", WAIT_MS), true));
     int right = 0;
     for (int i = 0; i < 20; i++) {
         struct hash_task *task = wait_for_one(s, pool);
@@ -119,13 +127,13 @@ static void test_bounded_over_processes(void **state)
     int slot = hold_the_slot(s);
 
     struct hash_pool *pool = pool_for(s, 1, 100);
-    assert_true(hash_pool_add(pool, task_for(s, "right", 200), true));
+    assert_true(add(pool, task_for(s, "right", 200), true));
     struct hash_task *task = wait_for_one(s, pool);
     assert_false(task->job.done);
     assert_false(task->job.match);
     hash_task_free(task);
 
-    assert_true(hash_pool_add(pool, task_for(s, "right", WAIT_MS), true));
+    assert_true(add(pool, task_for(s, "right", WAIT_MS), true));
     assert_null(hash_pool_take(pool));
     close(slot);
     task = wait_for_one(s, pool);
@@ -144,7 +152,7 @@ static void test_refused_early(void **state)
     struct hash_task *refused = NULL;
     for (int i = 0; i < 10 && !refused; i++) {
         struct hash_task *task = task_for(s, "right", WAIT_MS);
-        if (hash_pool_add(pool, task, true))
+        if (add(pool, task, true))
             taken++;
         else
             refused = task;
@@ -155,11 +163,11 @@ static void test_refused_early(void **state)
     hash_task_free(refused);
 
     struct hash_task *hopeless = task_for(s, "right", 0); /* its time is over before its turn */
-    assert_false(hash_pool_add(pool, hopeless, true));
+    assert_false(add(pool, hopeless, true));
     assert_in_range(hopeless->job.wait_s, 1, 60);
     hash_task_free(hopeless);
     struct hash_task *outside = task_for(s, "right", WAIT_MS); /* the caller has no room for it */
-    assert_false(hash_pool_add(pool, outside, false));
+    assert_false(add(pool, outside, false));
     assert_in_range(outside->job.wait_s, 1, 60);
     hash_task_free(outside);
     close(slot);
@@ -175,7 +183,7 @@ static void test_drop(void **state)
     struct hash_task *tasks[8];
     for (int i = 0; i < 8; i++) {
         tasks[i] = task_for(s, "right", WAIT_MS);
-        assert_true(hash_pool_add(pool, tasks[i], true));
+        assert_true(add(pool, tasks[i], true));
     }
     for (int i = 0; i < 7; i++)
         hash_pool_drop(pool, tasks[i]);
@@ -188,7 +196,7 @@ static void test_drop(void **state)
     struct hash_task *done = task_for(s, "right", WAIT_MS);
     uint64_t count;
     assert_true(read(s->done_fd, &count, sizeof count) < 0 || count > 0);
-    assert_true(hash_pool_add(pool, done, true));
+    assert_true(add(pool, done, true));
     struct pollfd p = {.fd = s->done_fd, .events = POLLIN};
     assert_int_equal(poll(&p, 1, WAIT_MS), 1);
     hash_pool_drop(pool, done);
@@ -207,7 +215,7 @@ static void test_in_order(void **state)
         tasks[i] = task_for(s, "right", WAIT_MS);
         if (i % 3 == 0)
             strcpy(tasks[i]->job.setting, "$2b$07$Nobody.Has.This.Salt0.");
-        assert_true(hash_pool_add(pool, tasks[i], true));
+        assert_true(add(pool, tasks[i], true));
     }
     for (int i = 0; i < 12; i++) {
         struct hash_task *task = wait_for_one(s, pool);
@@ -226,13 +234,13 @@ static void test_given_in_vain(void **state)
     int64_t budget_ms = 2000, count = budget_ms * 1000 * 7 / 10 / password_cost_guess_us(s->hash);
     struct hash_pool *pool = pool_for(s, 1, 2 * count);
     struct hash_task *first = task_for(s, "right", WAIT_MS), *second = task_for(s, "right", WAIT_MS);
-    assert_true(hash_pool_add(pool, first, true));
-    assert_true(hash_pool_add(pool, second, true));
+    assert_true(add(pool, first, true));
+    assert_true(add(pool, second, true));
     int64_t deadline = 0;
     for (int64_t i = 0; i < count; i++) {
         struct hash_task *task = task_for(s, "right", budget_ms);
         deadline = task->deadline_ms;
-        assert_true(hash_pool_add(pool, task, true));
+        assert_true(add(pool, task, true));
     }
     wait_ms(500);
     close(slot); /* the first check is seen to take half a second */
@@ -254,6 +262,27 @@ static void test_given_in_vain(void **state)
     hash_pool_free(pool);
 }
 
+/* A place that was given and is not used, as its round was not committed, is the next one's. */
+static void test_a_place_is_given_back(void **state)
+{
+    struct scene *s = *state;
+    struct hash_pool *pool = pool_for(s, 1, 0);
+    struct hash_task *first = task_for(s, "right", WAIT_MS), *second = task_for(s, "right", WAIT_MS);
+    assert_int_equal(hash_pool_backlog_us(pool), 0);
+    assert_true(hash_pool_place(pool, first, true));
+    assert_true(hash_pool_backlog_us(pool) > 0);
+    assert_false(hash_pool_place(pool, second, true));
+    assert_null(hash_pool_take(pool));
+    hash_pool_drop(pool, first);
+    assert_int_equal(hash_pool_backlog_us(pool), 0);
+    assert_true(hash_pool_place(pool, second, true));
+    hash_pool_start(pool, second);
+    second = wait_for_one(s, pool);
+    assert_true(second->job.done && second->job.match);
+    hash_task_free(second);
+    hash_pool_free(pool);
+}
+
 /* Its time is over: the one who gives up gets another task in its place, with when to come back. */
 static void test_give_up(void **state)
 {
@@ -261,8 +290,8 @@ static void test_give_up(void **state)
     int slot = hold_the_slot(s);
     struct hash_pool *pool = pool_for(s, 1, 100);
     struct hash_task *running = task_for(s, "right", WAIT_MS), *queued = task_for(s, "right", WAIT_MS);
-    assert_true(hash_pool_add(pool, running, true));
-    assert_true(hash_pool_add(pool, queued, true));
+    assert_true(add(pool, running, true));
+    assert_true(add(pool, queued, true));
     wait_ms(200); /* until the thread has the first one, which waits for its slot */
     queued = hash_pool_give_up(pool, queued);
     running = hash_pool_give_up(pool, running);
@@ -274,7 +303,7 @@ static void test_give_up(void **state)
     hash_task_free(running);
     close(slot);
     struct hash_task *last = task_for(s, "right", WAIT_MS);
-    assert_true(hash_pool_add(pool, last, true));
+    assert_true(add(pool, last, true));
     assert_ptr_equal(wait_for_one(s, pool), last);
     hash_task_free(last);
     hash_pool_free(pool);
@@ -319,6 +348,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_drop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_given_in_vain, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_place_is_given_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_give_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_in_place, setup, teardown),
     };

@@ -95,7 +95,7 @@ class Start:
         self.budget = max(2, self.seconds // 3)
         self.site = BenchSite(CONF, [("main", "id,password_hash\nc0,%s\n" % YESCRYPT)], verify="budget = %ds" % self.budget)
         self.crypt_us, crypt_s = self.crypt_alone()
-        self.check_us = self.one_check()
+        self.check_us = min(self.one_check() for _ in range(3)) # who is slow once is disturbed: it must be a rush
         self.bench.say("  one check: %.1f ms of a core; by crypt(3) alone %.1f ms, %.1f/s on all %d cores by the clock" % (
             self.check_us / 1000, self.crypt_us / 1000, crypt_s, cores()))
         self.rate = cores() * 1e6 / self.check_us
