@@ -191,7 +191,8 @@ enum rehearse_limit rehearse_judge(const struct rehearse_run *run, struct rehear
                                    struct buf *why);
 /* "password checks", ... */
 const char *rehearse_limit_name(enum rehearse_limit limit);
-/* Sentences on the candidates, what was refused, the ratings and the time, each a line. */
+/* Sentences on the candidates, what was refused or failed, the ratings and the time, each a line that is
+   harmless on a terminal. */
 void rehearse_say(struct buf *text, const struct rehearse_run *run, struct rehearse_result *result);
 void rehearse_print(FILE *out, const struct rehearse_run *run, struct rehearse_result *result);
 void rehearse_print_json(FILE *out, const struct rehearse_run *run, struct rehearse_result *result);

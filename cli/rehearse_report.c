@@ -167,6 +167,11 @@ void rehearse_say(struct buf *text, const struct rehearse_run *run, struct rehea
             "refused: %lld verifications for load (\"try again in N seconds\"), %lld requests with 429, %lld "
             "with 503; each was sent again\n",
             (long long)all.load, (long long)all.limited, (long long)all.unavailable);
+    if (result->trouble[0]) {
+        buf_addf(text, "failed: %lld requests, first trouble: ", (long long)all.failed);
+        output_text(text, result->trouble);
+        buf_addc(text, '\n');
+    }
     say_ratings(text, run, result);
     buf_addf(text, "the day took %.1f s%s\n", (double)result->took_ms / 1000,
              result->stopped ? " and was ended early" : "");
@@ -187,10 +192,6 @@ void rehearse_print(FILE *out, const struct rehearse_run *run, struct rehearse_r
     fputc('\n', out);
     rehearse_say(&safe, run, result);
     fputs(buf_str(&safe), out);
-    buf_clear(&safe);
-    output_text(&safe, result->trouble);
-    if (result->trouble[0])
-        fprintf(out, "first trouble: %s\n", buf_str(&safe));
     buf_clear(&safe);
     output_text(&safe, buf_str(&why));
     fprintf(out, "bottleneck: %s: %s\n", rehearse_limit_name(limit), buf_str(&safe));

@@ -465,7 +465,8 @@ static void ratings_are_counted_behind_a_place(void **state)
 static void what_was_answered_harms_no_reader(void **state)
 {
     const struct rehearse_run run = {.candidates = 1, .within_ms = 1000};
-    struct rehearse_result result = {.trouble = "status 500, \x1b]0;\xe9 caf\xc3"};
+    struct rehearse_result result = {.trouble = "status 500, \x1b]0;\xe9 <b>caf\xc3", .slice_ms = 100};
+    struct buf html = BUF_INIT;
     char *text = NULL;
     size_t len = 0;
     (void)state;
@@ -478,6 +479,12 @@ static void what_was_answered_harms_no_reader(void **state)
     assert_null(memchr(text, 0x1b, len));
     assert_non_null(strstr(text, "\"trouble\":\"status 500, "));
     free(text);
+    rehearse_chart(&html, &run, &result);
+    assert_true(utf8_valid(html.data, html.len));
+    assert_null(memchr(html.data, 0x1b, html.len));
+    assert_non_null(strstr(buf_str(&html), "failed: 1 requests, first trouble: status 500, "));
+    assert_non_null(strstr(buf_str(&html), "&lt;b&gt;caf"));
+    buf_release(&html);
 }
 
 int main(void)
