@@ -480,9 +480,9 @@ def test_the_next_one_removes_what_a_killed_one_left(stage):
 
 def test_what_waits_for_its_check_when_it_is_killed_is_cleaned_too(stage):
     """A quarter of a second for each, one at a time: their rows come after the kill."""
-    site = stage(roster="id,password_hash\n1,%s\n" % BCRYPT_12, verify="budget = 3s\nhash_threads = 1")
+    site = stage(roster="id,password_hash\n1,%s\n" % BCRYPT_12, verify="budget = 2s\nhash_threads = 1")
     site.start(worker=False)
-    process = site.begin(10, 1, "--without-ratings")
+    process = site.begin(8, 1, "--without-ratings")
     assert wait_for(lambda: some_let_in(site), 30)
     process.kill()
     process.communicate(timeout=20)
@@ -646,7 +646,7 @@ def test_a_worker_that_cron_starts_is_waited_for(stage):
     process = site.begin(2, 1, "--json")
     assert wait_for(lambda: len([row for row in site.rows("events", "--json", "--account", "rehearsal")
                                  if row["source"] == "proview"]) == 2, 30)
-    time.sleep(8)
+    time.sleep(5)
     assert process.poll() is None
     site.ok("work", "--once")
     result = json.loads(process.communicate(timeout=120 * PATIENCE)[0])
