@@ -648,8 +648,6 @@ static enum store_status settle(struct store *store, struct store_file *file, bo
     const char *last = !writable ? "PRAGMA query_only=ON" : file->wal ? NULL : "PRAGMA journal_mode=TRUNCATE";
     if (last && sqlite3_exec(db, last, NULL, NULL, NULL) != SQLITE_OK)
         return store_fail(store, file, "opening");
-    if (writable && file->wal)
-        store_log_gather(file);
     return STORE_OK;
 }
 
@@ -995,6 +993,8 @@ enum store_status store_round_begin(struct store *store, enum store_area area)
     status = store_file_ready(store, file);
     if (status == STORE_OK)
         status = round_run(store, file, STATEMENT_BEGIN, "BEGIN IMMEDIATE", "beginning a round");
+    if (status == STORE_OK && file->wal)
+        store_log_gather(file, true);
     if (status != STORE_OK) {
         store_file_unlock(file);
         return status;
@@ -1164,6 +1164,8 @@ static void end_round(struct store *store)
         store_file_disconnect(file);
     if (file->suspect)
         store_file_disconnect(file);
+    if (file->db && file->wal)
+        store_log_gather(file, false);
 }
 
 enum store_status store_round_commit(struct store *store)

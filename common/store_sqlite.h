@@ -155,11 +155,11 @@ void store_file_unlock(struct store_file *file);
    somebody reads, or another holds the lock. */
 enum store_status store_log_cut(struct store *store, struct store_file *file);
 
-/* store_sqlite_log.c: the VFS to open a file by, NULL where there is none; and from now on each commit's part
- * of the log is written at once, just before it is synced: only for a connection that has synchronous=FULL
- * and keeps it. */
+/* store_sqlite_log.c: the VFS to open a file by, NULL where there is none. And whether from now on a commit's
+   part of the log is written at once, just before it is synced; what was not synced is forgotten. Only under
+   the lock, for a connection with synchronous=FULL, and to be ended before the lock is. */
 const char *store_log_vfs(void);
-void store_log_gather(const struct store_file *file);
+void store_log_gather(const struct store_file *file, bool gather);
 /* The same for who holds the lock, outside a round. */
 enum store_status store_log_cut_locked(struct store *store, struct store_file *file);
 /* Creates an empty file with this mode whatever the umask is, given to the owner of its folder where we are

@@ -3,10 +3,10 @@
  * here they are put together, and reach the file in one when it is to be synced: a third of what a commit
  * costs was those calls.
  *
- * It is a shim over SQLite's own VFS, for the log alone, and only where each commit is synced
- * (synchronous=FULL, set before store_log_gather()): what others may read of the log is what a commit has
- * synced, so nobody looks for what is still here. Whatever else is asked of the file comes after what was
- * written before it.
+ * It is a shim over SQLite's own VFS, for the log alone, and only within a round, whose commit is synced
+ * (synchronous=FULL): what others may read of the log is what a commit has synced, so nobody looks for what
+ * is still here. Whatever else is asked of the file comes after what was written before it. What a round that
+ * was given up has left here is forgotten before its lock is: it belongs where the next writer writes.
  */
 #include "store_sqlite.h"
 
@@ -36,13 +36,14 @@ static int write_real(sqlite3_file *file, const void *bytes, int count, sqlite3_
     return real_file(file)->pMethods->xWrite(real_file(file), bytes, count, at);
 }
 
-/* What cannot be written is forgotten: the commit fails. */
+/* What cannot be written stays: SQLite was told that it is, so the commit has to try it again and to fail. */
 static int write_gathered(sqlite3_file *file)
 {
     struct log_file *log = (struct log_file *)file;
-    int count = log->count;
-    log->count = 0;
-    return count > 0 ? write_real(file, log->bytes, count, log->at) : SQLITE_OK;
+    int code = log->count > 0 ? write_real(file, log->bytes, log->count, log->at) : SQLITE_OK;
+    if (code == SQLITE_OK)
+        log->count = 0;
+    return code;
 }
 
 static int log_write(sqlite3_file *file, const void *bytes, int count, sqlite3_int64 at)
@@ -63,14 +64,14 @@ static int log_write(sqlite3_file *file, const void *bytes, int count, sqlite3_i
     return SQLITE_OK;
 }
 
+/* What was never synced was never committed. */
 static int log_close(sqlite3_file *file)
 {
     struct log_file *log = (struct log_file *)file;
-    int code = write_gathered(file);
-    int closed = real_file(file)->pMethods->xClose(real_file(file));
+    log->count = 0;
     free(log->bytes);
     log->bytes = NULL;
-    return code != SQLITE_OK ? code : closed;
+    return real_file(file)->pMethods->xClose(real_file(file));
 }
 
 static int log_read(sqlite3_file *file, void *bytes, int count, sqlite3_int64 at)
@@ -173,10 +174,13 @@ const char *store_log_vfs(void)
     return sqlite3_vfs_register(vfs, 0) == SQLITE_OK ? LOG_VFS : NULL;
 }
 
-void store_log_gather(const struct store_file *file)
+void store_log_gather(const struct store_file *file, bool gather)
 {
-    sqlite3_file *log = NULL;
-    if (sqlite3_file_control(file->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&log) == SQLITE_OK &&
-        log && log->pMethods == &log_methods)
-        ((struct log_file *)log)->gathers = true;
+    sqlite3_file *there = NULL;
+    if (sqlite3_file_control(file->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&there) != SQLITE_OK ||
+        !there || there->pMethods != &log_methods)
+        return;
+    struct log_file *log = (struct log_file *)there;
+    log->gathers = gather;
+    log->count = 0;
 }

@@ -41,6 +41,7 @@ struct hash_pool {
     atomic_bool stop; /* set under the lock */
     struct task_list queue, done;
     int64_t queue_max;
+    int64_t placed; /* how many have a place and are not in the queue yet */
     struct turns turns;
 };
 
@@ -209,6 +210,9 @@ static void put_off(struct hash_pool *pool, struct hash_task *task, int64_t at_u
 static void refuse_the_hopeless(struct hash_pool *pool, int64_t at_us)
 {
     struct hash_task *last;
+    /* Those who have a place and are not in the queue yet count, and will stand behind it. */
+    if (pool->placed > 0)
+        return;
     while ((last = TAILQ_LAST(&pool->queue, task_list)) &&
            turns_too_late(&pool->turns, last->kind, last->deadline_ms * 1000 - at_us)) {
         leave_queue(pool, last);
@@ -370,10 +374,12 @@ bool hash_pool_place(struct hash_pool *pool, struct hash_task *task, bool room)
     task->kind = turns_kind(&pool->turns, task->job.setting);
     bool placed = room && turns_enter(&pool->turns, task->kind, task->job.who, at_us,
                                       task->deadline_ms * 1000 - at_us, pool->queue_max + pool->thread_count);
-    if (placed)
+    if (placed) {
         task->place = HASH_PLACED;
-    else
+        pool->placed++;
+    } else {
         put_off(pool, task, at_us);
+    }
     pthread_mutex_unlock(&pool->lock);
     return placed;
 }
@@ -381,6 +387,7 @@ bool hash_pool_place(struct hash_pool *pool, struct hash_task *task, bool room)
 void hash_pool_start(struct hash_pool *pool, struct hash_task *task)
 {
     pthread_mutex_lock(&pool->lock);
+    pool->placed--;
     task->place = HASH_QUEUED;
     TAILQ_INSERT_TAIL(&pool->queue, task, link);
     pthread_cond_signal(&pool->wake);
@@ -410,6 +417,7 @@ static bool forget(struct hash_pool *pool, struct hash_task *task)
 {
     switch (task->place) {
     case HASH_PLACED:
+        pool->placed--;
         turns_leave(&pool->turns, task->kind);
         break;
     case HASH_QUEUED:

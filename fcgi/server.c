@@ -556,13 +556,15 @@ static bool gather_until(struct loop *loop, int64_t until_ms, int64_t nap_ms)
     return true;
 }
 
-/* Nobody but candidates: whose check is still to come, or was just made. */
-static bool round_is_of_candidates(const struct loop *loop)
+/* Nobody but candidates, whose check is still to come or was just made, and who have time. */
+static bool round_has_patience(const struct loop *loop)
 {
     const struct route *route = loop->program->route;
+    int64_t near_ms = clock_monotonic_ms() + TICK_HASHING_MS + 2 * PATIENT_MOST_MS;
     for (size_t i = 0; i < loop->round_count; i++) {
         const struct connection *c = loop->round[i];
-        if (!c->resume && (!route->one_event || route->one_event(&c->request)))
+        if (c->request.deadline_ms < near_ms ||
+            (!c->resume && (!route->one_event || route->one_event(&c->request))))
             return false;
     }
     return true;
@@ -573,7 +575,7 @@ static bool round_is_of_candidates(const struct loop *loop)
 static int64_t patience_of_candidates_ms(const struct loop *loop)
 {
     int64_t ms;
-    if (loop->hashing == 0 || !round_is_of_candidates(loop))
+    if (loop->hashing == 0 || !round_has_patience(loop))
         return 0;
     ms = hash_pool_backlog_us(loop->pool) / 1000 / PATIENT_PART;
     return ms < PATIENT_FROM_MS ? 0 : ms < PATIENT_MOST_MS ? ms : PATIENT_MOST_MS;
@@ -597,7 +599,8 @@ static bool round_gathers(struct loop *loop, bool came)
                                           : now_ms < loop->gather_until_ms;
     if (usual_ms < GATHER_FROM_MS || loop->last_count < 2)
         return false;
-    if (loop->gather_until_ms == 0)
+    /* One who has no patience joined those who had: their wait is none of its. */
+    if (loop->gather_until_ms == 0 || loop->gather_nap_ms > 1)
         return gather_until(loop, now_ms + usual_ms / GATHER_PART, 1);
     return came && now_ms < loop->gather_until_ms;
 }

@@ -262,6 +262,34 @@ static void test_given_in_vain(void **state)
     hash_pool_free(pool);
 }
 
+/* Those whose round is being committed stand behind all who wait, and push none of them out. */
+static void test_newcomers_push_nobody_out(void **state)
+{
+    struct scene *s = *state;
+    enum { WAIT = 20 };
+    int64_t newcomers = 6000000 / password_cost_guess_us(s->hash);
+    struct hash_task **placed = calloc((size_t)newcomers, sizeof(struct hash_task *));
+    int slot = hold_the_slot(s);
+    struct hash_pool *pool = pool_for(s, 1, 2 * newcomers);
+    for (int i = 0; i < WAIT; i++)
+        assert_true(add(pool, task_for(s, "right", 5000), true));
+    for (int64_t i = 0; i < newcomers; i++) {
+        placed[i] = task_for(s, "right", WAIT_MS);
+        assert_true(hash_pool_place(pool, placed[i], true));
+    }
+    close(slot);
+    for (int i = 0; i < WAIT; i++) {
+        struct hash_task *task = wait_for_one(s, pool);
+        assert_true(task->job.done);
+        hash_task_free(task);
+    }
+    for (int64_t i = 0; i < newcomers; i++)
+        hash_pool_drop(pool, placed[i]);
+    assert_int_equal(hash_pool_backlog_us(pool), 0);
+    free(placed);
+    hash_pool_free(pool);
+}
+
 /* A place that was given and is not used, as its round was not committed, is the next one's. */
 static void test_a_place_is_given_back(void **state)
 {
@@ -349,6 +377,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_given_in_vain, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_place_is_given_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_newcomers_push_nobody_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_give_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_in_place, setup, teardown),
     };

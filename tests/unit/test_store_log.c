@@ -336,6 +336,37 @@ static void a_round_may_be_larger_than_memory(void **state)
     assert_whole(scratch);
 }
 
+/* Another writer has its turn after a large round was given up: nothing of that may come over what the other
+ * one was told is stored. Where in the log it would come depends on how many there were. */
+static void a_round_given_up_writes_nothing_later(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *other = scratch_open(scratch, STORE_EXAMJOINT, 0, 5000);
+    int kept = 0, given_up = 0;
+    for (int count = 700; count < 1100; count += 20) {
+        put_many(scratch->store, count, 3000, &given_up);
+        store_round_abandon(scratch->store);
+        for (int round = 0; round < 40; round++) {
+            put_many(other, 15, 300, &kept);
+            assert_stored(other, store_round_commit(other));
+        }
+        put(scratch->store);
+        kept++;
+        assert_whole(scratch);
+        assert_int_equal(count_anew(scratch), kept);
+    }
+    put_many(scratch->store, 900, 3000, &given_up);
+    store_round_abandon(scratch->store);
+    for (int round = 0; round < 40; round++) {
+        put_many(other, 15, 300, &kept);
+        assert_stored(other, store_round_commit(other));
+    }
+    close_store(scratch);
+    assert_whole(scratch);
+    assert_int_equal(count_anew(scratch), kept);
+    store_free(other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +379,7 @@ int main(void)
         scratch_test(a_copy_does_not_take_the_log_of_the_file_before),
         scratch_test(a_commit_writes_its_log_at_once),
         scratch_test(a_round_may_be_larger_than_memory),
+        scratch_test(a_round_given_up_writes_nothing_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
