@@ -60,8 +60,6 @@ struct hash_task *hash_task_new(void *owner, int64_t deadline_ms)
 
 void hash_task_free(struct hash_task *task)
 {
-    if (!task)
-        return;
     buf_release(&task->job.password);
     explicit_bzero(task, sizeof *task);
     free(task);

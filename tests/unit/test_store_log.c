@@ -290,7 +290,8 @@ static long write_calls(void)
     return calls;
 }
 
-/* Each page by itself would be two calls. */
+/* Each page by itself would be two calls: some twenty. Whoever looks on, valgrind say, makes a few of its
+ * own. */
 static void a_commit_writes_its_log_at_once(void **state)
 {
     struct scratch *scratch = *state;
@@ -299,7 +300,7 @@ static void a_commit_writes_its_log_at_once(void **state)
     put_many(scratch->store, 60, 300, &kept);
     long before = write_calls();
     assert_stored(scratch->store, store_round_commit(scratch->store));
-    assert_in_range(write_calls() - before, 1, 3);
+    assert_in_range(write_calls() - before, 1, 8);
     assert_int_equal(count_anew(scratch), kept + 1);
 }
 
