@@ -290,17 +290,19 @@ static long write_calls(void)
     return calls;
 }
 
-/* Each page by itself would be two calls: some twenty. Whoever looks on, valgrind say, makes a few of its
- * own. */
+/* Each page by itself would be two calls: some twenty. Under valgrind, which writes for each call that may
+ * wait, there are some more. */
 static void a_commit_writes_its_log_at_once(void **state)
 {
     struct scratch *scratch = *state;
     int kept = 0;
+    long before = write_calls();
+    long most = write_calls() == before ? 3 : 8;
     put(scratch->store);
     put_many(scratch->store, 60, 300, &kept);
-    long before = write_calls();
+    before = write_calls();
     assert_stored(scratch->store, store_round_commit(scratch->store));
-    assert_in_range(write_calls() - before, 1, 8);
+    assert_in_range(write_calls() - before, 1, most);
     assert_int_equal(count_anew(scratch), kept + 1);
 }
 
