@@ -68,7 +68,10 @@ class Daemon:
             return log.read()
 
     def stop(self, number=signal.SIGTERM, seconds=5):
-        """Its exit status, and how long it took to end."""
+        """Its exit status, and how long it took to end. One that has just been started comes up first: before it
+        takes signals, any of them ends it."""
+        if number != signal.SIGKILL:
+            wait_for(lambda: self.process.poll() is not None or "the worker is up" in self.log())
         began = time.monotonic()
         if self.process.poll() is None:
             self.process.send_signal(number)
