@@ -1,5 +1,7 @@
 """The real thing in a temporary folder: nginx with the shipped files over TLS, the two FastCGI programs, and
 where a test wants them the worker and the stand-in of Talview. Clients: http.client, curl, a raw socket."""
+import collections
+import contextlib
 import fcntl
 import http.client
 import json
@@ -23,19 +25,24 @@ WRAP = shlex.split(os.environ.get("EXAMHOOK_WRAP") or "")
 PATIENCE = 20 if WRAP else 1
 PYTHON = "/usr/bin/python3"
 LANGUAGES = os.path.join(TOP, "deploy/languages")
+CLAIMED = collections.deque(maxlen=64)
 
 
 def free_port():
-    """Below those that the kernel gives to clients, so that it stays free until a server takes it."""
+    """Below those that the kernel gives to clients, so that it stays free until a server takes it. Other tests that run
+    at the same time do not get it meanwhile: a socket of ours stays bound to it. It shares the port with a server, which
+    reuses addresses, but not with another socket of this kind, which at first does not."""
     while True:
         port = 12000 + secrets.randbelow(20000)
-        with socket.socket() as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                s.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        CLAIMED.append(claim)
+        return port
 
 
 def unique(prefix="r"):
@@ -132,6 +139,7 @@ class Part:
 
     def __init__(self, name, command, folder, listener=None, notified=None):
         self.name, self.log_path = name, os.path.join(folder, "log", name + ".log")
+        self.before = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         env = dict(environment(), **({"NOTIFY_SOCKET": notified.path} if notified else {}))
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(listener.command(command) if listener else command,
@@ -141,6 +149,12 @@ class Part:
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
             return log.read()
+
+    def said(self, text):
+        """In this process's part of the log, which goes on behind that of those before it."""
+        with open(self.log_path, "rb") as log:
+            log.seek(self.before)
+            return text.encode() in log.read()
 
     def alive(self):
         return self.process.poll() is None
@@ -287,8 +301,10 @@ class Site:
         return self.talview_url
 
     def start_worker(self):
-        self.parts["worker"] = Part("worker", WRAP + [os.path.join(BUILD, "examhook"), "--config", self.conf_path,
-                                                      "work"], self.folder)
+        """Until it is up: before it takes signals, any of them ends it."""
+        part = self.parts["worker"] = Part("worker", WRAP + [os.path.join(BUILD, "examhook"), "--config", self.conf_path,
+                                                             "work"], self.folder)
+        wait_for(lambda: part.said("the worker is up") or not part.alive())
 
     def stop(self, name, **how):
         return self.parts.pop(name).stop(**how)
@@ -374,13 +390,15 @@ class Site:
 
 
 def written_files(folder):
-    """Every file below the folder, as (path, content)."""
+    """Every file below the folder, as (path, content). One that a program removes just then is none."""
     for where, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(where, name)
-            if os.path.isfile(path):
-                with open(path, "rb") as f:
-                    yield path, f.read()
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.isfile(path):
+                    with open(path, "rb") as f:
+                        content = f.read()
+                    yield path, content
 
 
 def parse_head(data):

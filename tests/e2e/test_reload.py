@@ -66,15 +66,16 @@ def test_a_secret_rotates_under_load(make_site):
     secret = "acme-secret-new"
     try:
         for n in range(6):
-            time.sleep(0.3)
+            # Nobody is on the way any more with the one that goes.
+            load.turn(0.3)
             # As the README has it: the new one beside the old one, the vendor changes, the old one goes.
             following = "acme-secret-%d" % n
             rewrite(site, "client_secret = " + secret, "client_secret = " + following)
             rewrite(site, "client_secret_previous = ", "client_secret_previous = %s\n# " % secret)
             reload(site)
-            time.sleep(0.3)
+            load.turn(0.3)
             vendor.secret = secret = following
-        time.sleep(0.3)
+        load.turn(0.3)
     finally:
         load.stop()
     assert not load.other, load.other
@@ -92,11 +93,17 @@ def test_many_signals_under_load(make_site):
     site = make_site(CONF, rosters()).start()
     vendor = Sender(site, "acme-secret-new")
     load = Load(vendor.event)
-    part = site.parts["examjoint"]
+    part, end = site.parts["examjoint"], time.monotonic() + 60 * PATIENCE
     try:
-        for _ in range(300):
-            part.process.send_signal(signal.SIGHUP)
-            time.sleep(0.005)
+        def signals():
+            for _ in range(100):
+                part.process.send_signal(signal.SIGHUP)
+                time.sleep(0.005)
+        for _ in range(3):
+            signals()
+        # Where the machine is busy, many of them are taken as one.
+        while (part.log().count(READ) <= 20 or len(load.taken) <= 20) and time.monotonic() < end:
+            signals()
     finally:
         load.stop()
     assert not load.other, load.other
@@ -192,10 +199,14 @@ def test_a_password_being_checked_is_answered_by_the_configuration_it_came_under
 
     threads = [threading.Thread(target=ask, args=one) for one in (("right", "horse 1001"), ("wrong", "horse"))]
     log = site.parts["examjoint"].log
+    descriptors = "/proc/%d/fd" % site.parts["examjoint"].process.pid
     with slots_taken(site, 2):
+        before = len(os.listdir(descriptors))
         for thread in threads:
             thread.start()
-        time.sleep(1 * PATIENCE) # too short, and they would be refused
+        # Too short, and they would be refused.
+        assert wait_for(lambda: len(os.listdir(descriptors)) >= before + 2)
+        time.sleep(0.5 * PATIENCE)
         rewrite(site, "client_id = acme-id", "client_id = acme-other-id")
         rewrite(site, "[examjoint acme]", "[examjoint acme-renamed]")
         reload(site)

@@ -9,7 +9,7 @@ import pytest
 
 from calls import admitted, callback, examjoint, proview, verify
 from accounts import CONF, rosters
-from support import PATIENCE, ListeningSocket, Notified, a_uuid, unique
+from support import PATIENCE, ListeningSocket, Notified, a_uuid, unique, wait_for
 
 TOKEN = "token/token-0123456789abcdef"
 
@@ -21,21 +21,29 @@ class Load:
         self.send = send
         self.taken, self.other = [], collections.Counter()
         self.over = threading.Event()
-        self.threads = [threading.Thread(target=self.run) for _ in range(senders)]
+        self.taken_of = [0] * senders
+        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(senders)]
         for thread in self.threads:
             thread.start()
 
-    def run(self):
+    def run(self, number):
         while not self.over.is_set():
             key, reply = self.send()
             if reply is None:
                 self.other["no answer"] += 1
             elif reply.status == 200:
                 self.taken.append(key)
+                self.taken_of[number] += 1
             else:
                 self.other[reply.status] += 1
             # However fast the machine: eight senders stay below 400 a second, which nginx's burst bears.
             time.sleep(0.02)
+
+    def turn(self, seconds=0.0):
+        """So long at least, and until each sender was answered 200 twice: the second one it asked after the call."""
+        begun, before = time.monotonic(), list(self.taken_of)
+        assert wait_for(lambda: all(now >= then + 2 for now, then in zip(self.taken_of, before)), 60), self.other
+        time.sleep(max(0, begun + seconds - time.monotonic()))
 
     def stop(self):
         self.over.set()
@@ -87,12 +95,12 @@ def test_restarts_with_a_socket_that_is_handed_over(make_site, program, send, ke
     restarts, longest = 20, 0
     try:
         for _ in range(restarts):
-            time.sleep(0.25 * PATIENCE)
+            load.turn(0.25)
             begun = time.monotonic()
             assert site.stop(program) == 0
             longest = max(longest, time.monotonic() - begun)
             site.start_handed_over(program, listener, notified)
-        time.sleep(0.25 * PATIENCE)
+        load.turn(0.25)
     finally:
         load.stop()
     assert longest < 3 * PATIENCE, "mod_fcgid would have killed it"
@@ -116,13 +124,13 @@ def test_restarts_under_load(make_site, program, send, key, number):
     load = Load(lambda: send(site))
     try:
         for _ in range(4):
-            time.sleep(0.6 * PATIENCE)
+            load.turn(0.6)
             begun = time.monotonic()
             status = site.stop(program, number=number)
             assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL)
             assert time.monotonic() - begun < 3 * PATIENCE, "mod_fcgid would have killed it"
             site.start_program(program)
-        time.sleep(0.6 * PATIENCE)
+        load.turn(0.6)
     finally:
         load.stop()
     stored = collections.Counter(row[key] for row in site.events())
@@ -138,10 +146,10 @@ def test_nginx_restarts_under_load(make_site):
     load = Load(lambda: send_event(site))
     try:
         for _ in range(3):
-            time.sleep(0.5)
+            load.turn(0.5)
             site.stop("nginx", number=signal.SIGQUIT)
             site.start_nginx()
-        time.sleep(0.5)
+        load.turn(0.5)
     finally:
         load.stop()
     stored = {row["respondent_id"] for row in site.events()}
@@ -166,13 +174,9 @@ path_token = rated-0123456789abcdef
     sessions = [a_uuid() for _ in range(40)]
     for session in sessions:
         assert proview(site, "rated/rated-0123456789abcdef", callback(session)).status == 200
-    time.sleep(1)
+    # In the middle of it.
+    assert wait_for(lambda: site.rows("sessions", "--json"))
     assert site.stop("worker") == 0
     site.start_worker()
-    end = time.monotonic() + 30 * PATIENCE
-    while time.monotonic() < end:
-        rated = {row["session_uuid"] for row in site.rows("sessions", "--json", "--state", "rated")}
-        if rated == set(sessions):
-            break
-        time.sleep(0.3)
-    assert rated == set(sessions)
+    assert wait_for(lambda: {row["session_uuid"] for row in site.rows("sessions", "--json", "--state", "rated")} ==
+                    set(sessions), 30, 0.3)

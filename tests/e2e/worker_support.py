@@ -1,5 +1,6 @@
 """A worker's world in a temporary folder: the stand-in of Talview, a store, a configuration whose waits are
 short, callbacks put in by the real proview.fcgi as plain CGI, and the real `examhook work`."""
+import contextlib
 import json
 import os
 import re
@@ -222,8 +223,10 @@ class World:
             for name in names:
                 path = os.path.join(folder, name)
                 if path != self.conf and not any(s in path for s in skip):
-                    with open(path, "rb") as f:
-                        yield path, f.read()
+                    with contextlib.suppress(FileNotFoundError): # removed just then
+                        with open(path, "rb") as f:
+                            content = f.read()
+                        yield path, content
 
     def close(self):
         for daemon in self.daemons:
