@@ -56,7 +56,7 @@ help:
 	@echo 'make deps            install by apt what is missing (as root, or asks before sudo)'
 	@echo 'make run             try it: https://127.0.0.1:$(PORT)   [PORT=8443] [DIR=build/run] [CONF=FILE]'
 	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_cli.py -k roster"]'
-	@echo 'make check-all       all the checks below, one after the other'
+	@echo 'make check-all       all the checks below, one after the other, a line for each  [PARTS="torture lint"]'
 	@echo 'make check-hosting   every case of tests/hosting on every way of hosting (make deps-hosting installs the servers)'
 	@echo 'make unit            the unit tests alone'
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
@@ -203,25 +203,10 @@ coverage:
 	@deploy/deps all
 	@tests/coverage
 
-# One after the other, whatever -j says: some tests look at time limits.
+# All of them, one after the other whatever -j says; one that fails does not end it. [PARTS='torture lint']
+PARTS ?=
 check-all:
-	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory check-asan
-	@$(MAKE) --no-print-directory check-valgrind
-	@$(MAKE) --no-print-directory check-hosting
-	@$(MAKE) --no-print-directory check-shared-hosting
-	@$(MAKE) --no-print-directory check-machine
-	@$(MAKE) --no-print-directory coverage
-	@$(MAKE) --no-print-directory torture
-	@$(MAKE) --no-print-directory torture CGI=yes
-	@$(MAKE) --no-print-directory torture-faults
-	@$(MAKE) --no-print-directory torture-worker
-	@$(MAKE) --no-print-directory torture-load
-	@$(MAKE) --no-print-directory torture-bulk
-	@$(MAKE) --no-print-directory timing
-	@$(MAKE) --no-print-directory bench QUICK=1
-	@$(MAKE) --no-print-directory fuzz SECONDS=60
-	@$(MAKE) --no-print-directory lint
+	@MAKE='$(MAKE)' BUILD='$(BUILD)' PARTS='$(PARTS)' tests/check-all
 
 lint:
 	@deploy/deps lint
