@@ -153,7 +153,10 @@ class Day:
                                                   text=True, env=environment())]
         process = site.begun[-1]
         os.close(end)
-        self.look()
+        try:
+            self.look()
+        finally:
+            site.parts["worker"].process.send_signal(signal.SIGCONT)
         calls.examjoint(site, calls.admitted("real-respondent"))
         self.shown = read_to_the_end(terminal)
         self.out = process.communicate(timeout=120 * PATIENCE)[0]
@@ -169,13 +172,15 @@ class Day:
         seen = wait_for(lambda: some_let_in(site), 30)
         assert seen, "nobody was let in"
         self.exam, self.candidate = seen[0]["exam_id"], seen[0]["identity"]
+        self.sessions = wait_for(lambda: site.rows("sessions", "--json", "--account", "rehearsal"), 30)
+        # The others' ratings are waited for until it goes on, however long the looking takes.
+        site.parts["worker"].process.send_signal(signal.SIGSTOP)
         self.processes = subprocess.run(["ps", "axww", "-o", "args="], stdout=subprocess.PIPE, text=True,
                                         check=True).stdout
         self.listed = [site.listings()]
         self.person = [site.examhook("respondent", self.candidate), site.examhook("export", "--respondent",
                                                                                  self.candidate)]
         self.lines = site.rows("roster", "list", "--json", "--account", "rehearsal")
-        self.sessions = wait_for(lambda: site.rows("sessions", "--json", "--account", "rehearsal"), 30)
         self.listed.append(site.listings())
         self.check = site.examhook("check").stdout
 
@@ -408,7 +413,7 @@ def test_nohup_keeps_it_going(stage):
     site = stage().start(worker=False)
     with open(os.devnull, "w", encoding="ascii") as nothing:
         process = subprocess.Popen(["nohup", os.path.join(BUILD, "examhook"), "--config", site.conf_path,
-                                    *site.arguments(5, 2, "--without-ratings")], stdin=subprocess.DEVNULL,
+                                    *site.arguments(5, 6, "--without-ratings")], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=nothing, text=True, env=environment())
     assert wait_for(lambda: some_let_in(site), 30)
     process.send_signal(signal.SIGHUP)
@@ -516,7 +521,7 @@ def test_an_import_that_is_under_way_holds_up_the_beginning(stage):
 
 def test_an_import_at_the_end_leaves_only_the_roster_to_be_cleaned(stage):
     site = stage(store="lock_wait = 1s", verify="budget = 1s").start(worker=False)
-    process = site.begin(4, 1, "--without-ratings")
+    process = site.begin(4, 8, "--without-ratings")
     assert wait_for(lambda: some_let_in(site), 30)
     with RosterLock(site):
         out, err = process.communicate(timeout=120 * PATIENCE)

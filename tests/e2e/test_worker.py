@@ -12,7 +12,8 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from worker_support import PASSWORD, PATIENCE, World, environment, wait_for  # noqa: E402
+from support import free_port  # noqa: E402
+from worker_support import PASSWORD, World, environment, wait_for  # noqa: E402
 
 # HTTP/2 in front of the stand-in; its connections end after some streams, while others are still open.
 HTTP2_CONF = """
@@ -141,9 +142,9 @@ def test_a_rating_changed_later_is_seen_and_its_history_kept(world):
     w.control(sessions={one: {"ratings": ["high", "high", "low"]}})
     w.daemon()
     wait_for(lambda: (w.session(one) or {}).get("rating") == "low")
-    time.sleep(2.5)
+    wait_for(lambda: w.session(one)["attempts"] >= 5)
     row = w.session(one)
-    assert row["attempts"] >= 4 and row["state"] == "rated"
+    assert row["state"] == "rated"
     assert [(h["rating"], h["rating_raw"]) for h in row["history"]] == [("high", "high"), ("low", "low")]
 
 
@@ -164,7 +165,7 @@ def test_the_watch_ends_with_its_window(world):
 def test_one_login_serves_many_sessions_sixteen_at_once(world):
     w = world()
     sessions = w.callbacks(64)
-    w.control(default={"delay": 0.1}, login={"delay": 0.2})
+    w.control(default={"delay": 0.5}, login={"delay": 0.2})
     w.once()
     assert w.in_state(*sessions)
     counts = w.counts()
@@ -330,10 +331,10 @@ def test_the_pause_after_wrong_credentials_grows(world):
     w = world({"login_pause": "1s"}, {"main": {"password": "wrong"}})
     w.callbacks(3)
     daemon = w.daemon()
-    time.sleep(9)
+    wait_for(lambda: len(w.calls("/login")) >= 4, 40)
     daemon.stop()
     between = gaps(w.calls("/login"))
-    assert 2 <= len(between) <= 3 and between[0] >= 1 and between[1] >= 2, between
+    assert between[0] >= 1 and between[1] >= 2 and between[2] >= 4, between
 
 
 @pytest.mark.parametrize("rule,word", [
@@ -386,19 +387,18 @@ def test_429_pauses_the_account_and_only_that(world, form):
     w = world({"retry_first": "1s", "transfers": "2"}, {"main": {}, "second": {}})
     busy = w.callback()
     w.once()
-    # Above the second that a date is cut to.
-    after = 4 if form == "seconds" else email.utils.formatdate(time.time() + 5, usegmt=True)
+    pause, date = 7, int(time.time()) + 9
+    after = pause if form == "seconds" else email.utils.formatdate(date, usegmt=True)
     w.control(sessions={busy: {"steps": [{"status": 429, "retry_after": after}, {}]}})
     w.make_due()
     w.once()
-    began = time.time()
     other, elsewhere = w.callback(), w.callback(account="second")
     w.daemon()
-    wait_for(lambda: w.in_state(elsewhere), 3)
-    assert other not in w.counts()["by_uuid"], "a worker started later knows of the pause"
-    wait_for(lambda: w.in_state(busy, other) and len(w.calls(busy)) == 3)
-    assert w.calls(other)[0]["time"] - began > 2.5
-    assert gaps(w.calls(busy))[-1] >= 3
+    wait_for(lambda: w.in_state(busy, other, elsewhere) and len(w.calls(busy)) == 3, 40)
+    until = w.calls(busy)[1]["time"] + pause if form == "seconds" else date
+    assert w.calls(elsewhere)[0]["time"] < until, "another account is served meanwhile"
+    assert w.calls(other)[0]["time"] > until - 0.1, "a worker started later knows of the pause"
+    assert w.calls(busy)[2]["time"] > until - 0.1
 
 
 def test_503_with_retry_after_is_obeyed(world):
@@ -421,17 +421,16 @@ def test_503_with_retry_after_pauses_the_account(world):
 
 
 def test_an_account_in_trouble_holds_up_no_other(world):
-    w = world({"transfers": "4", "request_timeout": "3s", "connect_timeout": "2s", "lease": "20s"},
-              {"main": {}, "slow": {}})
+    w = world({"transfers": "4", "request_timeout": "20s", "connect_timeout": "20s"}, {"main": {}, "slow": {}})
     stuck = w.callbacks(16, account="slow")
-    w.control(sessions={s: {"delay": 20} for s in stuck})
+    w.control(sessions={s: {"delay": 60} for s in stuck})
     w.daemon()
     wait_for(lambda: w.counts()["peak"] >= 3)
     for _ in range(3):
         began = time.monotonic()
         one = w.callback()
-        wait_for(lambda: w.in_state(one), 8)
-        assert time.monotonic() - began < 2.5 * PATIENCE, "not behind time-outs"
+        wait_for(lambda: w.in_state(one), 30)
+        assert time.monotonic() - began < 10, "not behind time-outs"
         time.sleep(1)
 
 
@@ -483,16 +482,16 @@ def test_a_login_that_fails_for_ever_parks_what_waits_for_it(world, rule, word):
     wait_for(lambda: w.in_state(*sessions, state="parked"), 40)
     late = w.callback()
     wait_for(lambda: late in w.sessions(), 5)
-    rows, calls = w.sessions(), w.calls("/login")
+    rows, calls, fetched = w.sessions(), w.calls("/login"), w.counts()["sessions"]
+    w.control(login={}) # before the latecomer is given up too
     assert calls[-1]["time"] - calls[0]["time"] >= 2.5, "not before the time"
-    assert w.counts()["sessions"] == 0 and len(calls) <= 9, "the pauses were kept"
+    assert fetched == 0 and len(calls) <= 9, "the pauses were kept"
     for one in sessions:
         assert (rows[one]["last_error"], rows[one]["attempts"]) == ("login: " + word, 0) and not rows[one]["next_attempt_at"]
     assert rows[late]["state"] == "pending", "what comes later has its own time"
     assert rows[rated]["state"] == "rated" and rows[rated]["rating"] == "high" and rows[rated]["next_attempt_at"]
     assert re.search(r"level=warn.*sessions parked.*account=\S*main.*reason=.*login: " + word, daemon.log())
 
-    w.control(login={})
     w.callback(sessions[0], message="Rating Has Been Calculated")
     assert w.run("retry", sessions[1]).returncode == 0
     wait_for(lambda: w.in_state(*sessions[:2], late), 40)
@@ -530,7 +529,7 @@ def test_a_watch_ends_with_its_window_also_where_logins_fail(world):
 
 @pytest.mark.parametrize("rule,word", [
     ({"drip": {"bytes": 1, "every": 0.3}}, "timeout"),
-    ({"delay": 6}, "timeout"),
+    ({"delay": 10}, "timeout"),
     ({"cut": 20}, "connection_cut"),
     ({"cut": 0}, "connection_cut"),
     ({"oversize": 2000000}, "too_large"),
@@ -550,7 +549,8 @@ def test_a_watch_ends_with_its_window_also_where_logins_fail(world):
 ], ids=["drip", "silent", "cut", "cut-headers", "oversize", "oversize-chunked", "headers", "malformed", "html", "empty",
         "array", "shape", "other-session", "number", "204", "success-false", "redirect", "418"])
 def test_a_bad_reply_is_an_error_and_holds_up_nobody(world, rule, word):
-    w = world({"request_timeout": "2s", "connect_timeout": "1s"})
+    # What has nothing to do with time has enough of it.
+    w = world({"request_timeout": "4s", "connect_timeout": "4s"} if word == "timeout" else {})
     bad, good = w.callbacks(2)
     w.control(sessions={bad: rule})
     log = w.once()
@@ -583,17 +583,17 @@ def test_a_rated_session_stays_rated_when_talview_fails(world):
 
 def test_connections_that_end_without_an_answer_cost_two_calls_at_most(world):
     """libcurl sends a GET again by itself, up to five times, where kept connections end like that."""
-    w = world({"retry_first": "1s"})
+    w = world()
     before = w.callbacks(12)
     w.control(default={"delay": 0.3})
     w.daemon()
     wait_for(lambda: w.in_state(*before))
     w.control(default={"vanish": True})
     one = w.callback()
-    wait_for(lambda: (w.session(one) or {}).get("attempts") == 1, every=0.02)
-    first = w.counts()["by_uuid"].get(one, 0)
-    wait_for(lambda: w.session(one)["attempts"] == 3)
-    assert first <= 2 and w.counts()["by_uuid"][one] <= 6
+    for attempt in (1, 2, 3):
+        wait_for(lambda number=attempt: (w.session(one) or {}).get("attempts") == number)
+        assert 1 <= w.counts()["by_uuid"][one] <= 2 * attempt
+        w.database("UPDATE sessions SET next_attempt_at = 1 WHERE session_uuid = ? AND attempts < 3", one)
     assert w.session(one)["last_error"].startswith("connection_cut")
 
 
@@ -651,9 +651,7 @@ def test_the_environments_proxy_and_key_log_are_not_used(world):
 
 def test_http2_streams_of_connections_that_end_now_and_then(world):
     w = world()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with open(w.path("nginx.conf"), "w", encoding="utf-8") as f:
         f.write(HTTP2_CONF % {"dir": w.folder, "port": port, "standin": w.url})
     nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
@@ -683,7 +681,7 @@ def test_http2_streams_of_connections_that_end_now_and_then(world):
 def test_two_workers_fetch_nothing_twice_and_log_in_once(world):
     w = world({"transfers": "8"})
     sessions = w.callbacks(60)
-    w.control(default={"delay": 0.3}, login={"delay": 0.5})
+    w.control(default={"delay": 1}, login={"delay": 1})
     both = [w.daemon(), w.daemon()]
     wait_for(lambda: w.in_state(*sessions), 30)
     for daemon in both:
@@ -700,7 +698,7 @@ def test_a_killed_workers_lease_runs_out(world):
     w.control(reset=True)
     w.database("UPDATE logins SET token = NULL")
     one = w.callback()
-    w.control(sessions={one: {"steps": [{"delay": 1}, {}]}})
+    w.control(sessions={one: {"steps": [{"delay": 4}, {}]}})
     daemon = w.daemon()
     wait_for(lambda: w.counts()["logins"] == 1 and w.counts()["peak"] == 1 and w.database(
         "SELECT 1 FROM sessions WHERE lease_owner IS NOT NULL"), every=0.02)
@@ -715,9 +713,9 @@ def test_a_killed_workers_lease_runs_out(world):
 
 
 def test_a_worker_killed_while_logging_in_does_not_stop_logins(world):
-    w = world({"request_timeout": "2s", "connect_timeout": "2s", "lease": "6s"})
+    w = world({"request_timeout": "5s", "connect_timeout": "5s", "lease": "8s"})
     one = w.callback()
-    w.control(login={"steps": [{"delay": 1}, {}]})
+    w.control(login={"steps": [{"delay": 4}, {}]})
     daemon = w.daemon()
     wait_for(lambda: w.counts()["peak"] == 1 and (w.login_row() or {}).get("lease_owner"), every=0.02)
     daemon.stop(signal.SIGKILL)
@@ -775,11 +773,12 @@ def test_sigterm_while_logging_in(world):
 
 def test_once_ends_within_its_budget(world):
     w = world({"transfers": "1"})
-    sessions = w.callbacks(6)
+    sessions = w.callbacks(12)
     w.control(default={"delay": 1.2})
     began = time.monotonic()
     w.once("--budget", "3")
-    assert 2 < time.monotonic() - began < 5
+    # All of them would take 14 s.
+    assert 2 < time.monotonic() - began < 8
     rows = w.sessions()
     rated = [s for s in sessions if rows[s]["state"] == "rated"]
     assert 1 <= len(rated) <= 3
@@ -790,18 +789,18 @@ def test_once_ends_within_its_budget(world):
 
 
 def test_once_does_not_wait_for_what_is_due_later(world):
-    w = world({"retry_first": "5s"})
+    w = world({"retry_first": "20s"})
     w.callback()
     w.control(default={"rating": None})
     began = time.monotonic()
     w.once()
-    assert time.monotonic() - began < 4 and w.counts()["sessions"] == 1
+    assert time.monotonic() - began < 16 and w.counts()["sessions"] == 1
 
 
 def test_two_onces_do_not_overlap(world):
     w = world()
     one = w.callback()
-    w.control(default={"delay": 2})
+    w.control(default={"delay": 5})
     with subprocess.Popen(w.command("work", "--once"), env=environment(), stderr=subprocess.DEVNULL) as first:
         wait_for(lambda: w.counts()["peak"] >= 1)
         second = w.run("work", "--once")
@@ -845,10 +844,11 @@ def test_sessions_of_an_account_that_was_taken_out(world):
 
 def test_a_new_callback_is_seen_by_a_worker_that_waits(world):
     w = world()
-    w.daemon()
+    daemon = w.daemon()
+    wait_for(lambda: "the worker is up" in daemon.log())
     time.sleep(1.5)
     one = w.callback()
-    wait_for(lambda: w.in_state(one), 5)
+    wait_for(lambda: w.in_state(one), 10)
 
 
 @pytest.mark.parametrize("arguments", [("--budget", "5"), ("--once", "--budget", "0"), ("--once", "--budget", "x"),
