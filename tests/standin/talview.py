@@ -122,6 +122,8 @@ class State:
         self.args = args
         self.lock = threading.Lock()
         self.connections = 0
+        # Calls whose answer is sent in one piece just now, and are in the log next; `told` when there are none.
+        self.leaving, self.told = 0, threading.Condition(self.lock)
         self.reset()
 
     def reset(self):
@@ -205,9 +207,20 @@ class State:
             self.active += 1
             self.peak = max(self.peak, self.active)
 
-    def ended(self, **line):
+    def leaves(self):
+        with self.lock:
+            self.leaving += 1
+
+    def settled(self):
+        """Waits until whoever has an answer is in the log: nobody reads there less than a caller knows."""
+        with self.lock:
+            self.told.wait_for(lambda: self.leaving == 0, 5)
+
+    def ended(self, left, **line):
         with self.lock:
             self.active -= 1
+            self.leaving -= left
+            self.told.notify_all()
             if len(self.log) < LOG_MAX:
                 self.log.append(line)
 
@@ -311,6 +324,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 time.sleep(rule["drip"].get("every", 1))
             return
+        if self.called and not self.left:
+            self.left = True
+            self.server.state.leaves()
         self.wfile.write(data + body)
 
     def reply(self, rule, status, content):
@@ -381,6 +397,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.reply(rule, 200, session)
 
     def control(self, state):
+        if self.command == "GET":
+            state.settled()
         if self.path == "/control/log" and self.command == "GET":
             with state.lock:
                 answer = list(state.log)
@@ -400,7 +418,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def dispatch(self):
         state = self.server.state
-        if self.path.startswith("/control"):
+        self.called, self.left = not self.path.startswith("/control"), False
+        if not self.called:
             self.control(state)
             return
         state.began()
@@ -419,7 +438,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.body()
                 status = self.reply({}, 404, {})
         finally:
-            state.ended(time=began, took=time.time() - began, method=self.command, path=self.path[:200],
+            state.ended(self.left, time=began, took=time.time() - began, method=self.command, path=self.path[:200],
                         connection=self.number, status=status, note=self.note, said=self.said)
 
     do_GET = do_POST = do_PUT = dispatch

@@ -26,6 +26,7 @@ import http.client
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -471,10 +472,19 @@ def compare(world, score):
 
 # --- The run ------------------------------------------------------------------------------------------------
 
+def takes_sigterm(pid):
+    """One that was started just now would be killed by it."""
+    with open("/proc/%d/status" % pid, encoding="utf-8") as f:
+        masks = re.findall(r"^Sig(?:Blk|Cgt):\s*([0-9a-f]+)", f.read(), re.M)
+    return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks)
+
+
 def finish(world, score):
     """Everything once more, orderly: it starts, it answers, it ends with status 0."""
     for name in world.programs:
         part = world.parts.pop(name)
+        if name != "fcgiwrap":
+            wait_for(lambda: not part.alive() or takes_sigterm(part.process.pid), 30) # pylint: disable=cell-var-from-loop
         try:
             if name == "fcgiwrap":
                 os.killpg(part.process.pid, signal.SIGTERM)

@@ -383,7 +383,7 @@ class Attackers:
         said = []
         for part, output, process in self.processes:
             try:
-                process.wait(20)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -659,6 +659,12 @@ def test_wrong_configurations_quote_no_secret(make_world):
     clean(w, *LOGS)
 
 
+def has_a_socket(pid):
+    with contextlib.suppress(FileNotFoundError): # one that it closes just then
+        return any(os.readlink("/proc/%d/fd/%s" % (pid, fd)).startswith("socket:") for fd in os.listdir("/proc/%d/fd" % pid))
+    return False
+
+
 def ended_by(part, number):
     """Sends a signal that dumps core; whether a core was dumped."""
     os.kill(part.process.pid, number)
@@ -683,7 +689,9 @@ def test_no_core_of_anything_that_knows_a_secret(make_world):
     command = [os.path.join(BUILD, "examhook"), "--config", w.site.conf_path]
     for name, words in (("online", ["check", "--online"]), ("follow", ["events", "--follow"])):
         w.site.parts[name] = support.Part(name, [*command, *words], w.site.folder)
-    time.sleep(1)
+    # The one is about to ask Talview, and the other has told what is there.
+    assert wait_for(lambda: has_a_socket(w.site.parts["online"].process.pid), 60), w.site.parts["online"].log()
+    assert wait_for(w.site.parts["follow"].log, 60)
     for name, number in (("examjoint", signal.SIGABRT), ("proview", signal.SIGSEGV), ("worker", signal.SIGQUIT),
                          ("online", signal.SIGABRT), ("follow", signal.SIGBUS)):
         assert not ended_by(w.site.parts.pop(name), number), name

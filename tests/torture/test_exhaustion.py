@@ -2,12 +2,15 @@
 what the log and `examhook check` say, that nothing acknowledged is lost or doubled, and that service returns by itself."""
 import concurrent.futures
 import contextlib
+import fcntl
 import json
 import os
 import re
 import resource
 import shutil
 import sqlite3
+import struct
+import termios
 import time
 
 import pytest
@@ -75,10 +78,10 @@ def test_the_worker_on_a_full_disk(disk):
                     pass
             # Said once, when it began: also of what another test did to the disk.
             full = r'level=error .*msg="the store cannot be written" status=full reason="[^"]*full'
-            assert wait_for(lambda: re.search(full, disk.parts["worker"].log()), 5), disk.parts["worker"].log()
+            assert wait_for(lambda: re.search(full, disk.parts["worker"].log()), 30), disk.parts["worker"].log()
             time.sleep(1)
             assert not is_rated(disk, session)
-        assert wait_for(lambda: is_rated(disk, session), 15), disk.parts["worker"].log()
+        assert wait_for(lambda: is_rated(disk, session), 60), disk.parts["worker"].log()
     all_taken(disk)
     disk.settle()
 
@@ -150,10 +153,11 @@ def test_no_descriptor_left(disk):
             since, before = disk.mark(route), disk.cpu(route)
             with disk.limited(route, resource.RLIMIT_NOFILE, 3), concurrent.futures.ThreadPoolExecutor(20) as pool:
                 waiting = [pool.submit(disk.send, route) for _ in range(20)]
+                wait_for(lambda: "cannot accept" in disk.parts[route].log()[since:], 30) # pylint: disable=cell-var-from-loop
+                disk.says(route, r'level=error .*msg="cannot accept a connection" error="Too many open files"', since)
                 time.sleep(1)
                 spent = disk.cpu(route) - before
                 assert spent < 0.5, spent
-                disk.says(route, r'level=error .*msg="cannot accept a connection" error="Too many open files"', since)
                 pid = disk.parts[route].process.pid
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, (1024, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
                 answers = [w.result()[1] for w in waiting]
@@ -161,6 +165,11 @@ def test_no_descriptor_left(disk):
             assert all(answer.status == 200 or is_error(answer, "not_stored") for answer in answers), answers
             assert sum(answer.status == 200 for answer in answers) >= 15, answers
     disk.settle()
+
+
+def unread(peer):
+    """What the program has not yet taken out of its socket."""
+    return struct.unpack("i", fcntl.ioctl(peer.socket, termios.TIOCOUTQ, b"\0" * 4))[0]
 
 
 def test_no_descriptor_for_a_request_in_pieces(disk):
@@ -173,7 +182,7 @@ def test_no_descriptor_for_a_request_in_pieces(disk):
             since = disk.mark(route)
             peer = fastcgi.Peer(disk.path("sock", route + ".sock"))
             peer.send(whole[:100])
-            time.sleep(0.3)
+            assert wait_for(lambda: not unread(peer), 30) # pylint: disable=cell-var-from-loop
             with disk.limited(route, resource.RLIMIT_NOFILE, 3):
                 peer.send(whole[100:])
                 assert peer.closed()
@@ -191,7 +200,7 @@ def test_the_worker_without_descriptors(disk):
             time.sleep(2)
             assert disk.cpu("worker") - before < 1
         since = disk.mark("worker")
-        assert wait_for(lambda: is_rated(disk, session), 20), disk.parts["worker"].log()[since:]
+        assert wait_for(lambda: is_rated(disk, session), 60), disk.parts["worker"].log()[since:]
     disk.settle()
 
 
@@ -200,9 +209,9 @@ def test_the_worker_while_somebody_holds_its_store(disk):
         since = disk.mark("worker")
         with disk.held("ratings"):
             session = disk.taken("proview")
-            assert wait_for(lambda: "the store cannot be written" in disk.parts["worker"].log()[since:], 10)
+            assert wait_for(lambda: "the store cannot be written" in disk.parts["worker"].log()[since:], 30)
             disk.says("worker", 'status=busy reason="[^"]*another program holds the lock', since)
-        assert wait_for(lambda: is_rated(disk, session), 20), disk.parts["worker"].log()[since:]
+        assert wait_for(lambda: is_rated(disk, session), 60), disk.parts["worker"].log()[since:]
     disk.settle()
 
 

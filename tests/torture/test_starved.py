@@ -53,6 +53,12 @@ class Order:
         return n
 
 
+def exiting(pid):
+    """Whether the kernel is taking the process down, which it begins before it closes the sockets."""
+    with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
+        return bool(int(f.read().rpartition(")")[2].split()[6]) & 0x4) # PF_EXITING
+
+
 class Starved(Disk):
     """The programs under the shim, on sockets that outlive them."""
     def __init__(self, shim):
@@ -86,7 +92,9 @@ class Starved(Disk):
             status, headers, said = peer.answer()
             return Reply(status, headers, said)
         except (EOFError, ConnectionError):
-            wait_for(lambda: not self.parts[route].alive(), 0.5, 0.002)
+            part = self.parts[route]
+            wait_for(lambda: not part.alive(), 0.5, 0.002)
+            wait_for(lambda: not part.alive() or not exiting(part.process.pid), 60, 0.01)
             return Reply(0, {}, b"")
         finally:
             peer.close()

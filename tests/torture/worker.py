@@ -307,13 +307,16 @@ class Run:
         for session in late:
             self.trouble("%s: not noticed within %.1f s that Talview is well: %s" % (session, bound, rows.get(session)))
         self.late = time.time() - recovered
-        patience = SETTINGS["retry_first"] + (SETTINGS["failure_wait"] + 4 * SETTINGS["retry_max"]) / RATE + bound + \
-            6 * SETTINGS["request_timeout"]
-        rows = self.quiet(self.sessions, patience)
+        rows = self.quiet(self.sessions, bound + self.patience())
         self.settle()
         self.judge_sessions(rows)
         if any(rows.get(session, {}).get("state") == "parked" for session in good):
             self.retry(good)
+
+    @staticmethod
+    def patience():
+        """Seconds after which a session has ended, whatever is answered."""
+        return SETTINGS["retry_first"] + (SETTINGS["failure_wait"] + 4 * SETTINGS["retry_max"]) / RATE + 6 * SETTINGS["request_timeout"]
 
     def no_login(self, good):
         """No login is ever answered well again, and no token that is there is of use: all ends nevertheless."""
@@ -356,6 +359,8 @@ class Run:
             if rows.get(session, {}).get("state") != "rated":
                 self.lost += 1
                 self.trouble("%s: not rated after a retry: %s" % (session, rows.get(session)))
+        # Those that stay bad were tried again as well: while they are called there is always a call under way.
+        self.quiet(self.sessions, self.patience() + SLACK)
 
     def quiet(self, sessions, seconds, parked=True):
         """Until they are all rated or parked, or the time is over. The rows."""
