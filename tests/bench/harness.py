@@ -23,6 +23,7 @@ CLIENT_ID, CLIENT_SECRET = "bench-id", "bench-secret-0123456789abcdef"
 PATH = "/webhooks/examjoint"
 TICKS = os.sysconf("SC_CLK_TCK")
 NGINX_WORKERS = 2
+QUIET_LOOKS = 6 # without anything new: the load is over
 
 
 class NotRun(Exception):
@@ -112,7 +113,7 @@ class Process:
     def alive(self):
         return self.process.poll() is None
 
-    def wait_listening(self, address, seconds=20):
+    def wait_listening(self, address, seconds=60):
         """Until it listens at a socket's path or a TCP port."""
         def listening():
             if not self.alive():
@@ -371,10 +372,11 @@ def wrk(contestant, connections, seconds, tag):
     return json.loads(found.group(1))
 
 
-def settle(contestant, nginx, at_least, seconds=10):
-    """The statuses of a load when the last request of it is over: wrk leaves some behind."""
+def settle(contestant, nginx, at_least, seconds=60):
+    """The statuses of a load when the last request of it is over: wrk leaves some behind, and on a busy machine nothing
+    may come of them for a while."""
     total, rows, quiet, end = collections.Counter(), -1, 0, time.monotonic() + seconds
-    while time.monotonic() < end and quiet < 2:
+    while time.monotonic() < end and quiet < QUIET_LOOKS:
         time.sleep(0.08)
         new, now = nginx.statuses(contestant), contestant.rows()
         quiet = quiet + 1 if not new and now == rows and sum(total.values()) >= at_least else 0

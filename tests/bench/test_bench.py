@@ -93,7 +93,7 @@ class Sick(Fake):
 
     def server(self):
         http_part, server_part = super().server()
-        return (http_part + 'split_clients "$request_id" $sick {\n    3% 1;\n    * 0;\n}\n',
+        return (http_part + 'split_clients "$request_id" $sick {\n    30% 1;\n    * 0;\n}\n',
                 server_part.replace("{", "{\n    if ($sick) {\n        return 502;\n    }\n", 1))
 
 

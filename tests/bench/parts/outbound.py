@@ -173,7 +173,6 @@ class Outbound:
 
     def calls(self, offset):
         """What nginx has logged since: (time, method, protocol, connection, status, path)."""
-        time.sleep(0.05)
         with open(self.path("calls"), encoding="utf-8") as f:
             f.seek(offset)
             return [line.split() for line in f]
@@ -189,11 +188,13 @@ class Outbound:
         begin = time.monotonic()
         worker = self.bench.start("worker", [self.bench.program("examhook"), "--config",
                                               os.path.join(folder, "examhook.conf"), "work"])
-        enough = 20 + 4 * len(sessions) * DELAY / at_once
+        enough = 120 + 4 * len(sessions) * DELAY / at_once
         wait_for(lambda: self.logged() > offset and self.rated(ratings) >= len(sessions), enough)
         whole = time.monotonic() - begin
         cpu = cpu_seconds([worker.process.pid])
         worker.stop()
+        # A line is written behind its answer. All of them, and one for the login; nothing more comes afterwards.
+        wait_for(lambda: len(self.calls(offset)) > len(sessions), 20)
         calls = self.calls(offset)
         cell = self.judge(calls, sessions, ratings, at_once)
         shutil.rmtree(folder)
