@@ -1,7 +1,10 @@
 """A raw FastCGI peer: it can say what no web server would."""
+import array
+import fcntl
 import os
 import socket
 import struct
+import termios
 
 BEGIN, ABORT, END, PARAMS, STDIN, STDOUT, GET_VALUES = 1, 2, 3, 4, 5, 6, 9
 
@@ -80,6 +83,12 @@ class Peer:
             return self.socket.recv(1) == b""
         except ConnectionResetError:
             return True
+
+    def unsent(self):
+        """Bytes that we sent and the program has not read yet."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.socket, termios.TIOCOUTQ, count)
+        return count[0]
 
     def close(self):
         self.socket.close()

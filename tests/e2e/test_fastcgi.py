@@ -291,7 +291,8 @@ def test_sigterm_while_others_hold_every_slot(program):
     with slots_taken(program):
         peer = program.peer()
         peer.send(request(post(verification(1), **SECRETS), verification(1)))
-        time.sleep(0.3)
+        assert wait_for(lambda: not peer.unsent())
+        time.sleep(0.1)
         began = time.monotonic()
         program.process.send_signal(signal.SIGTERM)
         assert "again" in json.loads(peer.answer()[2])["errorMessage"]
@@ -303,7 +304,7 @@ def test_sigterm_with_half_a_request_in_a_socket(program):
     restart(program, request_wait="10s")
     peer = program.peer()
     peer.send(fastcgi.begin())
-    time.sleep(0.1)
+    assert wait_for(lambda: not peer.unsent())
     began = time.monotonic()
     assert program.stop() == 0
     assert time.monotonic() - began < 2.9
@@ -362,7 +363,7 @@ def test_many_candidates_whose_time_is_over_in_the_same_instant(program):
         peers = [program.peer() for _ in range(280)]
         for n, peer in enumerate(peers):
             peer.send(request(post(verification(n), **SECRETS), verification(n)))
-        time.sleep(0.4)
+        assert wait_for(lambda: not any(peer.unsent() for peer in peers))
         with halted(program):
             time.sleep(1.2)
         for peer in peers:
@@ -510,7 +511,8 @@ def test_who_stands_in_the_queue_of_a_socket_handed_over_is_the_successors(progr
     with slots_taken(program):
         candidate = Peer(handed_over.path)
         candidate.send(request(post(verification(1), **SECRETS), verification(1)))
-        time.sleep(0.3)
+        assert wait_for(lambda: not candidate.unsent())
+        time.sleep(0.1)
         began = time.monotonic()
         program.process.send_signal(signal.SIGTERM)
         wait_for(lambda: "stopping" in program.log.read_text())

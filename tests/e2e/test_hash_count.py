@@ -10,7 +10,8 @@ import pytest
 import hardening
 from accounts import CONF, rosters
 from calls import admitted, client, event, examjoint, fields, pack, verify
-from support import BUILD, Site, WRAP, environment, parse_head, unique
+from support import BUILD, Site, WRAP, environment, parse_head, unique, wait_for
+from test_reload import slots_taken
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MORE = """id,password_hash
@@ -161,8 +162,11 @@ def test_too_many_at_once_cost_none_whoever_asks(counter, make_site):
                              verify="queue = 1\nhash_threads = 1"), counter)
     before = counter.count()
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
-        replies = list(pool.map(lambda n: verify(site, "1005" if n % 2 else "nobody%d" % n,
-                                                 "horse 1005" if n % 2 else "cow"), range(24)))
+        with slots_taken(site, 1):
+            asked = [pool.submit(verify, site, "1005" if n % 2 else "nobody%d" % n, "horse 1005" if n % 2 else "cow")
+                     for n in range(24)]
+            assert wait_for(lambda: any(one.done() for one in asked))
+        replies = [one.result() for one in asked]
     assert all(reply.status == 200 for reply in replies)
     reasons = [row.get("reason") or "" for row in site.rows("events", "--json")]
     assert len(reasons) == 24 and reasons.count("busy") > 0

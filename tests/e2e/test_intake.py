@@ -67,12 +67,13 @@ def verify_crowd(site, count):
 def test_many_verifications_beside_events(make_site):
     """The other events do not wait behind the password checks."""
     site = make_site(CONF, [("acme", crowd(60))]).start()
-    checks = verify_crowd(site, 60)
+    checks, whole = verify_crowd(site, 60), time.monotonic()
     slowest = 0
     while not all(check.done() for check in checks):
         begun = time.monotonic()
         is_stored(examjoint(site, event("result_ready", unique())))
         slowest = max(slowest, time.monotonic() - begun)
+    whole = time.monotonic() - whole
     for number, check in enumerate(checks):
         reply = check.result()
         if "errorMessage" in reply.json: # this machine is busy: who is told to come back is let in then
@@ -81,16 +82,23 @@ def test_many_verifications_beside_events(make_site):
             time.sleep(int(told.group(1)))
             reply = verify(site, "c%d" % number, "horse yescrypt")
         is_valid(reply)
-    assert 0 < slowest < 1.5 * PATIENCE
+    # Behind the checks it would have taken nearly as long as all of them.
+    assert 0 < slowest < max(1.5 * PATIENCE, whole / 4)
 
 
 @pytest.mark.skipif(PATIENCE > 1, reason="one check alone takes longer than the budget here")
 def test_budget_ends_with_please_try_again(make_site):
     """More candidates than can be checked within the budget: all are answered about then, none is left waiting."""
     site = make_site(CONF, [("acme", crowd(150))], verify="budget = 1s\nhash_threads = 1").start()
+    # What so many at once take where no password is checked, on this machine as it is now.
+    with concurrent.futures.ThreadPoolExecutor(150) as pool:
+        begun = time.monotonic()
+        for reply in pool.map(lambda _: examjoint(site, event("result_ready", unique())), range(150)):
+            is_stored(reply)
+        usual = time.monotonic() - begun
     begun = time.monotonic()
     replies = [check.result() for check in verify_crowd(site, 150)]
-    assert time.monotonic() - begun < 6 * PATIENCE
+    assert time.monotonic() - begun < 5 * max(1, usual) + 1
     refused = [reply for reply in replies if "errorMessage" in reply.json]
     told = re.escape(texts_of("en")["busy"]).replace(r"\{seconds\}", r"[1-9]\d*")
     assert refused and all(re.fullmatch(told, message_of(reply)) for reply in refused), refused
@@ -158,11 +166,15 @@ def slower(name, text):
 
 def test_nginx_limits_the_rate(make_site):
     site = make_site(CONF, rosters(), nginx=slower).start()
+    begun = time.monotonic()
     replies = [examjoint(site, event("result_ready", unique())) for _ in range(8)]
+    took = time.monotonic() - begun
     taken = [reply for reply in replies if reply.status == 200]
-    assert 1 <= len(taken) <= 5 and len(site.events()) == len(taken)
-    is_error(replies[-1], 429, "too_many_requests")
-    assert replies[-1].headers["Retry-After"] == "1"
+    # One, the two of the burst, and one a second.
+    assert 1 <= len(taken) <= 4 + took and len(site.events()) == len(taken)
+    refused = next(reply for reply in replies if reply.status != 200)
+    is_error(refused, 429, "too_many_requests")
+    assert refused.headers["Retry-After"] == "1"
     assert proview(site, TOKEN, callback(a_uuid())).status == 200, "each route has its own"
 
 
@@ -176,8 +188,7 @@ def test_path_token_is_in_no_log(make_site):
         proview(site, path, callback(a_uuid()), [("Referer", "https://x/" + token), ("Cookie", token)])
         time.sleep(0.4)
     proview(site, TOKEN, b"x" * (LIMIT + 1))
-    limited = [proview(site, TOKEN, callback(a_uuid())).status for _ in range(8)]
-    assert 429 in limited
+    assert wait_for(lambda: proview(site, TOKEN, callback(a_uuid())).status == 429, every=0)
     for method in ("GET", "TRACE"):
         site.ask(method, "/webhooks/proview/" + TOKEN)
     site.ask("POST", "/webhook/proview/" + TOKEN, b"{}")
