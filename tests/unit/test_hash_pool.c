@@ -231,7 +231,7 @@ static void test_given_in_vain(void **state)
 {
     struct scene *s = *state;
     int slot = hold_the_slot(s);
-    int64_t budget_ms = 2000, count = budget_ms * 1000 * 7 / 10 / password_cost_guess_us(s->hash);
+    int64_t budget_ms = 6000, count = budget_ms * 1000 * 7 / 10 / password_cost_guess_us(s->hash);
     struct hash_pool *pool = pool_for(s, 1, 2 * count);
     struct hash_task *first = task_for(s, "right", WAIT_MS), *second = task_for(s, "right", WAIT_MS);
     assert_true(add(pool, first, true));
@@ -266,7 +266,7 @@ static void test_given_in_vain(void **state)
 static void test_newcomers_push_nobody_out(void **state)
 {
     struct scene *s = *state;
-    enum { WAIT = 20 };
+    enum { WAIT = 5 };
     int64_t newcomers = 6000000 / password_cost_guess_us(s->hash);
     struct hash_task **placed = calloc((size_t)newcomers, sizeof(struct hash_task *));
     int slot = hold_the_slot(s);

@@ -23,6 +23,7 @@
 #define KILL_EVERY_MS 70
 #define STEPS_MAX 8
 #define LIVES_MAX 20000
+#define WAIT_MS 60000 /* for the lock, which several want on a machine that may be busy */
 #define WAL_MAX (32L * 1024 * 1024)
 #define NOW INT64_C(1764000000000)
 
@@ -98,7 +99,7 @@ static int write_rounds(const struct stress *stress, uint32_t life)
     static char padding[8192];
     struct store *store = NULL;
     memset(padding, 'p', sizeof padding - 1);
-    if (store_open(stress->scratch->url, STORE_EXAMJOINT, 0, 5000, &store, NULL) != STORE_OK)
+    if (store_open(stress->scratch->url, STORE_EXAMJOINT, 0, WAIT_MS, &store, NULL) != STORE_OK)
         return 2;
     for (uint32_t number = 0;;) {
         struct ack ack = {.life = life, .first = number, .count = 1 + (life + number) % STEPS_MAX};
@@ -137,7 +138,7 @@ static int read_pages(const struct stress *stress)
 {
     struct store *store = NULL;
     struct store_filter all = {0};
-    if (store_open(stress->scratch->url, 0, STORE_EXAMJOINT, 5000, &store, NULL) != STORE_OK)
+    if (store_open(stress->scratch->url, 0, STORE_EXAMJOINT, WAIT_MS, &store, NULL) != STORE_OK)
         return 2;
     for (;;) {
         struct store_cursor cursor = STORE_CURSOR_START;
