@@ -64,16 +64,19 @@ class Target(Program):
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         status, _, body = self.ask(self.ordinary(10 ** 9 + self.served))
         assert (status, body) == (200, b"{}")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 35 # less than any time limit here
 
     def cpu(self):
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def does_not_spin(self, seconds=1.0):
-        before = self.cpu()
-        time.sleep(seconds)
-        assert self.cpu() - before < 0.3 * seconds
+        """Once it has done what there was to do, which on a busy machine may take a while."""
+        def calm():
+            before = self.cpu()
+            time.sleep(seconds)
+            return self.cpu() - before < 0.3 * seconds
+        assert wait_for(calm)
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
@@ -137,7 +140,9 @@ def test_a_request_cut_at_any_byte(target):
     assert wait_for(lambda: target.descriptors() <= before)
 
 
-def test_a_request_in_two_pieces_at_any_byte(target):
+@pytest.mark.parametrize("name", ["examjoint", "proview"])
+def test_a_request_in_two_pieces_at_any_byte(make_target, name):
+    target = make_target(name, wait="30s")
     data = target.ordinary(1)
     halves = []
     for at in range(1, len(data)):
@@ -267,7 +272,8 @@ def test_what_comes_while_a_password_is_checked(make_target, more):
     with slots_taken(target):
         peer = target.peer()
         peer.send(request(post(body, **SECRETS), body, keep=True))
-        time.sleep(0.3)
+        assert wait_for(lambda: not peer.unsent())
+        time.sleep(0.1)
         peer.send(target.ordinary(1, keep=True) if more == "request" else more)
         target.does_not_spin()
         target.serves()
