@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -48,14 +49,14 @@ def test_every_entry_of_the_table_comes():
 class Talk:
     """A run's judges over a log made up; times are seconds."""
 
-    def __init__(self, calls, attempts=None, kills=(), rows=()):
+    def __init__(self, calls, attempts=None, kills=(), rows=(), log=""):
         self.run = worker.Run.__new__(worker.Run)
         self.run.seed, self.run.wrong, self.run.too_many, self.run.lost = "made up", [], 0, 0
         self.run.rated = self.run.parked = 0
         self.run.kills, self.run.retried, self.run.mended, self.run.sessions = list(kills), [], [], [UUID]
         self.run.called = {UUID: [-100]}
         self.run.world = self
-        self.daemons, self.fake = [], float
+        self.daemons, self.fake, self.rate = [types.SimpleNamespace(log=lambda: log)], float, 1
         self.began, self.calls, self.attempts, self.rows = 0, calls, attempts, rows
 
     def callers(self):
@@ -91,6 +92,14 @@ def test_a_call_too_many_is_noticed(calls, how):
     assert judged("judge_calls", calls, **how).too_many
     assert not judged("judge_calls", calls[:1], **how).wrong
     assert judged("judge_calls", calls[:1] + [get(10.05, path="/v1/sessions")], **how).wrong
+
+
+def test_what_was_in_flight_when_the_worker_was_told_to_rest_is_none_too_many():
+    """By its own log it read the answer late."""
+    told, log = get(10, "bad: 429 with Retry-After, right, at once", 429), 'time=1970-01-01T00:00:10.700Z msg="Talview asks us to slow down"'
+    assert judged("judge_calls", [told, get(10.8)]).too_many
+    assert not judged("judge_calls", [told, get(10.8)], log=log).too_many
+    assert judged("judge_calls", [told, get(11.2)], log=log).too_many
 
 
 def test_a_login_too_many_is_noticed():

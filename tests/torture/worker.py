@@ -490,6 +490,13 @@ class Run:
             if gap < 0.9 * least:
                 self.excess("%s: %.2f s after %s (%d in a row), at least %.2f" % (session, gap, first["note"] or first["status"], streak, least))
 
+    def known(self, begin, end):
+        """When the worker knew that it was to wait: on a busy machine it reads late, and what it began before was in flight."""
+        lines = [line for daemon in self.world.daemons for line in daemon.log().splitlines() if "asks us to slow down" in line]
+        fakes = [datetime.datetime.fromisoformat(line[5:28] + "+00:00").timestamp() for line in lines]
+        times = [self.world.began + (fake - self.world.began) / self.world.rate for fake in fakes]
+        return max(end, min((when for when in times if begin <= when <= end + RETRY_AFTER), default=end))
+
     def judge_rest(self, calls):
         """Where it was told to wait, the whole account waits; what was in flight already may come."""
         for told in calls:
@@ -499,7 +506,7 @@ class Run:
             if not wait or told["status"] not in (429, 503) or not re.search(r"\bright\b", told["note"]) or \
                     not re.search("at once|soon", told["note"]) or self.came_late(told):
                 continue
-            rest = [c for c in calls if end + 0.4 < c["time"] < end + RETRY_AFTER - 0.3]
+            rest = [c for c in calls if self.known(told["time"], end) + 0.4 < c["time"] < end + RETRY_AFTER - 0.3]
             if rest and not self.killed(told["time"], rest[0]["time"]):
                 self.excess("%.2f s after %s: %s" % (rest[0]["time"] - end, told["note"], rest[0]["path"]))
 
