@@ -86,6 +86,6 @@ def test_it_ends_with_its_test(make_machine):
     killed, first = done.stdout.split(maxsplit=1)
     if not first.strip().isdigit():
         pytest.skip(first.strip())
-    subprocess.run(["timeout", "10", "tail", "--pid", first.strip(), "-f", "/dev/null"], check=True)
+    subprocess.run(["timeout", "60", "tail", "--pid", first.strip(), "-f", "/dev/null"], check=True)
     make_machine()
     assert not cgroups_of(int(killed))

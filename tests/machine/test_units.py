@@ -206,7 +206,7 @@ def test_all_that_the_programs_need_is_allowed(fresh):
 def test_a_secret_is_rotated_by_a_reload(running):
     pid = running.main_pid("examhook-examjoint")
     load = Load(lambda: send_event(running), senders=2)
-    time.sleep(0.5)
+    wait_for(lambda: len(load.taken) > 10, 60)
     running.configure(accounts("another-secret", "client_secret_previous = " + SECRET))
     running.run("systemctl reload examhook-examjoint examhook-proview examhook-worker")
     with_it = [("x-client-id", "acme-id"), ("x-client-secret", "another-secret")]
@@ -355,7 +355,7 @@ def test_it_comes_up_with_the_machine(running):
     """Power fails while events come in; at the next boot all serves without a hand, and nothing acknowledged is
     missing."""
     load = Load(lambda: send_event(running), senders=2)
-    time.sleep(1)
+    wait_for(lambda: len(load.taken) > 10, 60)
     sent = list(load.taken) # answered before the power fails
     running.stop()
     load.stop()

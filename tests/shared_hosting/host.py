@@ -20,6 +20,8 @@ GROUP = 100
 CA_PLACE = "etc/pki/tls/certs/ca-bundle.crt" # not where Debian has it
 USERNAME, PASSWORD, APP_ID = "worker@example.org", "pass-CANARY-word", "app-4711"
 BUSYBOX = "/bin/busybox"
+# Of this run alone: port 53 of one address is had by one process.
+NAME_SERVER = "127.%d.%d.%d" % (99, os.getpid() >> 8 & 0xff, os.getpid() % 254 + 1)
 
 # What a web server gives a CGI program under suexec, and nothing else.
 CGI = {"GATEWAY_INTERFACE": "CGI/1.1", "SERVER_PROTOCOL": "HTTP/1.1", "SERVER_SOFTWARE": "Apache", "SERVER_NAME": "alice.example",
@@ -44,7 +46,7 @@ def archive():
     return os.path.join(BUILD, names[0])
 
 
-def wait_for(what, seconds=20, every=0.1):
+def wait_for(what, seconds=60, every=0.1):
     end = time.monotonic() + seconds
     while True:
         value = what()
@@ -69,7 +71,7 @@ class Host:
         self.write("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
         self.write("etc/group", "root:x:0:\nusers:x:%d:\n" % GROUP)
         self.write("etc/hosts", "127.0.0.1 localhost talview.example.net\n")
-        self.write("etc/resolv.conf", "nameserver 127.0.0.99\n")
+        self.write("etc/resolv.conf", "nameserver %s\n" % NAME_SERVER)
         done = self.run(["/bin/busybox", "--install", "-s", "/bin"], user=0)
         assert done.returncode == 0, done.stderr
         # The host's crontab is the host's business: busybox' own wants to be set-user-id.
@@ -264,7 +266,7 @@ class Talview:
 class NameServer:
     """Says of every name that it is 127.0.0.1. `names` are those it was asked for."""
 
-    def __init__(self, address="127.0.0.99"):
+    def __init__(self, address=NAME_SERVER):
         self.names = []
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((address, 53))

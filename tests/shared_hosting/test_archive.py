@@ -596,7 +596,7 @@ def test_two_runs_do_not_overlap(customer, talview):
     sessions = [str(uuid.uuid4()) for _ in range(3)]
     for session in sessions:
         one.callback(session)
-    talview.ask("/control", {"reset": True, "default": {"delay": 3}})
+    talview.ask("/control", {"reset": True, "default": {"delay": 6}})
     try:
         command = one.host.command([one.home + "/examhook/bin/examhook", "work", "--once", "--budget", "50"], one.uid)
         first = subprocess.Popen(command, env={"HOME": one.home, "PATH": os.environ["PATH"]}, stdout=subprocess.DEVNULL,
@@ -669,7 +669,7 @@ def test_crons_line_as_it_stands(customer, host, talview):
         crond = subprocess.Popen(host.command(["/bin/busybox", "crond", "-f", "-c", "/var/spool/cron/crontabs", "-l", "0"], 0),
                                  stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
     try:
-        assert wait_for(lambda: fetched(one, session), 100, 1), open(host.path("tmp/cron.log"), encoding="utf-8").read()
+        assert wait_for(lambda: fetched(one, session), 240, 1), open(host.path("tmp/cron.log"), encoding="utf-8").read()
     finally:
         crond.terminate()
         crond.wait()
