@@ -139,7 +139,7 @@ def send_http1(connection, message):
     body = body_of(message) + message.behind
     if message.leave:
         connection.send(head_of(message) + (body if message.leave == "after" else body[:len(body) // 2]))
-        time.sleep(0.4)
+        time.sleep(0.8 if message.leave == "after" else 0.4) # the server has taken it
         connection.close(abruptly=True)
         return None
     if any(name.lower() == "expect" for name, _ in message.headers):

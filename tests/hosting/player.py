@@ -247,7 +247,7 @@ class Player:
     def do_log(self, text):
         program, _, pattern = text.partition(" ")
         pattern = self.names.fill(pattern)
-        assert wait_for(lambda: re.search(pattern, self.way.program_log(program)[self.log_from[program]:]), 3), \
+        assert wait_for(lambda: re.search(pattern, self.way.program_log(program)[self.log_from[program]:]), 20), \
             self.way.program_log(program)[-1000:]
 
     def do_examhook(self, text):

@@ -171,7 +171,7 @@ def test_a_graceful_restart_loses_nothing(hosting, way):
     for _ in range(4):
         before, done = starts(), len(answered)
         one.parts["apache"].process.send_signal(signal.SIGUSR1)
-        assert wait_for(lambda: starts() > before and len(answered) > done + 20, 30)  # pylint: disable=cell-var-from-loop
+        assert wait_for(lambda: starts() > before and len(answered) > done + 20, 120)  # pylint: disable=cell-var-from-loop
     over.set()
     for thread in threads:
         thread.join()

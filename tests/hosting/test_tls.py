@@ -1,6 +1,7 @@
 """What a TLS scanner has to say of the shipped site, run as nginx/standalone runs it: nothing above "info" but what
 is the self-signed certificate's."""
 import json
+import os
 import re
 import shutil
 import socket
@@ -22,6 +23,7 @@ NOT_OURS = {
     "sessionresumption_ticket": "now and then the scanner hangs up before it has what it wants to send again (WARN)",
 }
 HARMLESS = {"OK", "INFO", "DEBUG"}
+LOOKED_AT = {"TLS1_2", "TLS1_3", "cipher_order", "cert_keySize", "HSTS_time", "heartbleed", "ROBOT", "LUCKY13"}
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +36,29 @@ def tls_site():
         site.close()
 
 
+def scanned(scanner, port, report, patience):
+    """What it found, and what it said."""
+    done = subprocess.run([scanner, "--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip",
+                           "127.0.0.1", "-p", "-s", "-f", "-P", "-S", "-h", "-U", "--jsonfile", str(report),
+                           "https://localhost:%d/" % port], env=dict(os.environ, USLEEP_SND=patience, USLEEP_REC=patience),
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=1200)
+    return json.loads(report.read_text()) if report.exists() else [], done.stdout
+
+
 def test_nothing_that_is_ours_to_mend(tls_site, tmp_path):
     scanner = shutil.which("testssl") or shutil.which("testssl.sh")
     if not scanner:
         pytest.skip("testssl.sh is not installed")
-    report = tmp_path / "report.json"
-    done = subprocess.run([scanner, "--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip",
-                           "127.0.0.1", "-p", "-s", "-f", "-P", "-S", "-h", "-U", "--jsonfile", str(report),
-                           "https://localhost:%d/" % tls_site.port],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=1200)
-    found = json.loads(report.read_text()) if report.exists() else []
-    ids = {finding["id"] for finding in found}
-    # It did look at all of it.
-    assert {"TLS1_2", "TLS1_3", "cipher_order", "cert_keySize", "HSTS_time", "heartbleed", "ROBOT", "LUCKY13"} <= ids, \
-        done.stdout[-3000:]
-    ours = [finding for finding in found
-            if finding["severity"] not in HARMLESS and finding["id"].split()[0] not in NOT_OURS]
+    # For some answers the scanner waits so many seconds and no longer: on a busy machine it takes a late one for another.
+    # What is really wrong is found with more patience as well.
+    for patience in ("0.2", "1"):
+        found, said = scanned(scanner, tls_site.port, tmp_path / ("report-%s.json" % patience), patience)
+        ours = [finding for finding in found
+                if finding["severity"] not in HARMLESS and finding["id"].split()[0] not in NOT_OURS]
+        lacking = LOOKED_AT - {finding["id"] for finding in found}
+        if not ours and not lacking:
+            break
+    assert not lacking, said[-3000:]
     assert not ours, "\n".join("%(severity)s %(id)s: %(finding)s" % finding for finding in ours)
     offered = {finding["id"]: finding["finding"] for finding in found}
     assert offered["TLS1_2"].startswith("offered") and offered["TLS1_3"].startswith("offered")
