@@ -39,7 +39,7 @@ def rushed(make_site, hashed):
     site = make_site(CONF, [("acme", roster)], verify="budget = %ds\nhash_threads = 1" % BUDGET)
     site.start()
     # So that the program knows what a check takes.
-    assert verify(site, "c0", PASSWORD).json == {}
+    assert wait_for(lambda: verify(site, "c0", PASSWORD).json == {}, 60)
     return site
 
 
@@ -68,6 +68,7 @@ def rush(site, count, every=0.01):
 
 
 def test_who_cannot_be_checked_in_time_is_told_early_when_to_come_back(rushed):
+    before = len(rushed.events(event="verify_respondent"))
     asked = rush(rushed, 80)
     valid, told = [one for one in asked if one.valid], [one for one in asked if one.told]
     assert valid and told
@@ -82,8 +83,8 @@ def test_who_cannot_be_checked_in_time_is_told_early_when_to_come_back(rushed):
     # Not all told the same, so that they do not come back in the same second.
     seconds = [one.told for one in told]
     assert len(set(seconds)) > 3 and max(seconds.count(s) for s in set(seconds)) < len(seconds) / 2, seconds
-    rows = rushed.events(event="verify_respondent")
-    assert sum(row["outcome"] == "valid" for row in rows) == len(valid) + 1
+    rows = rushed.events(event="verify_respondent")[before:]
+    assert sum(row["outcome"] == "valid" for row in rows) == len(valid)
     assert sum(row.get("reason") == "busy" for row in rows) == len(told)
 
 
