@@ -15,7 +15,7 @@ def test_events_beside_slow_idle_and_rude_clients():
         pytest.skip("not installed: slowhttptest")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
         pytest.skip("not enough open files for so many connections")
-    done = subprocess.run([PYTHON, os.path.join(HERE, "load.py"), "--seconds", "2", "--lead", "1", "--connections", "400", "--kinds",
+    done = subprocess.run([PYTHON, os.path.join(HERE, "load.py"), "--seconds", "2", "--lead", "6", "--connections", "400", "--kinds",
                            "everything"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
                           timeout=300, check=False)
     assert done.returncode == 0, done.stdout
