@@ -74,17 +74,20 @@ def test_who_cannot_be_checked_in_time_is_told_early_when_to_come_back(rushed):
     assert valid and told
     # Nobody waits longer than the budget.
     assert max(one.done - one.asked for one in asked) < BUDGET + SLACK
+    rows = sorted(rushed.events(event="verify_respondent")[before:], key=lambda row: row["received_at"])
+    taken = [row["outcome"] == "valid" for row in rows]
     # First come, first served: none who came later was taken in place of one who came before, but for the last few,
-    # whose requests came at nearly the same instant.
-    assert all(one.valid for one in asked[:max(1, len(valid) - 5)]), [one.valid for one in asked]
+    # whose requests came at nearly the same instant. In which order they came the sender knows less well than who
+    # got them: a busy machine carries some of them in another.
+    assert all(taken[:max(1, len(valid) - 5)]), taken
+    assert all(one.valid for one in asked[:max(1, len(valid) // 2)]), [one.valid for one in asked]
     # Told at once and not after the queue: before the last who waits is answered.
     last = max(one.done for one in valid)
     assert sum(one.done < last for one in told) > 0.9 * len(told)
     # Not all told the same, so that they do not come back in the same second.
     seconds = [one.told for one in told]
     assert len(set(seconds)) > 3 and max(seconds.count(s) for s in set(seconds)) < len(seconds) / 2, seconds
-    rows = rushed.events(event="verify_respondent")[before:]
-    assert sum(row["outcome"] == "valid" for row in rows) == len(valid)
+    assert sum(taken) == len(valid)
     assert sum(row.get("reason") == "busy" for row in rows) == len(told)
 
 
