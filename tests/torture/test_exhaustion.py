@@ -2,15 +2,12 @@
 what the log and `examhook check` say, that nothing acknowledged is lost or doubled, and that service returns by itself."""
 import concurrent.futures
 import contextlib
-import fcntl
 import json
 import os
 import re
 import resource
 import shutil
 import sqlite3
-import struct
-import termios
 import time
 
 import pytest
@@ -167,11 +164,6 @@ def test_no_descriptor_left(disk):
     disk.settle()
 
 
-def unread(peer):
-    """What the program has not yet taken out of its socket."""
-    return struct.unpack("i", fcntl.ioctl(peer.socket, termios.TIOCOUTQ, b"\0" * 4))[0]
-
-
 def test_no_descriptor_for_a_request_in_pieces(disk):
     """It is held in a file in memory: that wants one. It is not answered, so that the web server says "unavailable"."""
     for route in ROUTES:
@@ -182,7 +174,7 @@ def test_no_descriptor_for_a_request_in_pieces(disk):
             since = disk.mark(route)
             peer = fastcgi.Peer(disk.path("sock", route + ".sock"))
             peer.send(whole[:100])
-            assert wait_for(lambda: not unread(peer), 30) # pylint: disable=cell-var-from-loop
+            assert wait_for(lambda: not peer.unsent(), 30) # pylint: disable=cell-var-from-loop
             with disk.limited(route, resource.RLIMIT_NOFILE, 3):
                 peer.send(whole[100:])
                 assert peer.closed()
