@@ -56,7 +56,7 @@ help:
 	@echo 'make deps            install by apt what is missing (as root, or asks before sudo)'
 	@echo 'make run             try it: https://127.0.0.1:$(PORT)   [PORT=8443] [DIR=build/run] [CONF=FILE]'
 	@echo 'make check           every test, ends with a count       [TESTS="tests/e2e/test_cli.py -k roster"]'
-	@echo 'make check-all       all the checks below, one after the other, a line for each  [PARTS="torture lint"]'
+	@echo 'make check-all       all the checks below but bench-growth, one after the other, a line for each  [PARTS="torture lint"]'
 	@echo 'make check-hosting   every case of tests/hosting on every way of hosting (make deps-hosting installs the servers)'
 	@echo 'make unit            the unit tests alone'
 	@echo 'make check-asan      the same tests under AddressSanitizer and UBSan'
