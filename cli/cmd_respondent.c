@@ -22,33 +22,53 @@ const struct cli_option cmd_respondent_options[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* What happened at the same time is told in this order, and within each as it was found. */
+enum rank { RANK_EVENT, RANK_OTHER, RANK_DELIVERY };
+
 /* One thing that happened. */
 struct entry {
     int64_t at_ms;
-    size_t order; /* as found, for what happened at the same time */
+    enum rank rank;
+    size_t order; /* as found */
     char *source, *what, *about;
     char *json;
     char *repeated; /* the event's id where it was delivered more than once, else NULL */
 };
 
+/*
+ * What proctoring has of a person is found at once: one thing leads to another there. What ExamJoint sent is
+ * read page by page, and told as far as it was read, with what happened in between: it may be much.
+ */
 struct story {
-    struct store *store;
+    struct store *events, *others; /* ExamJoint's area; Proview's, and the ratings */
+    const struct store *failed;    /* the one that `status` is of */
     enum store_status status;
-    struct entry *entries;
-    size_t count, room;
+    enum rank rank;        /* of what is found now */
+    struct entry *entries; /* found, and not told yet */
+    size_t count, room, found, told;
     char **seen; /* ids of events and sessions that are in it already */
     size_t seen_count;
     char **sessions; /* session_uuids met on the way */
     size_t session_count;
+    FILE *out;
+    bool json;
+    struct table *table; /* from the first line on, unless it is JSON */
 };
+
+static bool has_text(char *const *texts, size_t count, const char *text)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!strcmp(texts[i], text))
+            return true;
+    }
+    return false;
+}
 
 /* Adds the text unless it is there. True: it was new. */
 static bool add_unique(char ***texts, size_t *count, const char *text)
 {
-    for (size_t i = 0; i < *count; i++) {
-        if (!strcmp((*texts)[i], text))
-            return false;
-    }
+    if (has_text(*texts, *count, text))
+        return false;
     *texts = xrealloc(*texts, (*count + 1) * sizeof(**texts));
     (*texts)[(*count)++] = xstrdup(text);
     return true;
@@ -63,7 +83,8 @@ static void add_entry(struct story *story, int64_t at_ms, const char *source, co
         story->entries = xrealloc(story->entries, story->room * sizeof(*story->entries));
     }
     story->entries[story->count] = (struct entry){.at_ms = at_ms,
-                                                  .order = story->count,
+                                                  .rank = story->rank,
+                                                  .order = story->found++,
                                                   .source = xstrdup(source ? source : ""),
                                                   .what = xstrdup(what ? what : "?"),
                                                   .about = xstrdup(about),
@@ -89,7 +110,9 @@ static bool take_event(void *context, const struct store_event_row *row)
     struct story *story = context;
     struct buf json = BUF_INIT, about = BUF_INIT;
 
-    if (!add_unique(&story->seen, &story->seen_count, row->id))
+    /* An event of the person's own pages comes once, and there may be many. */
+    if (story->rank == RANK_EVENT ? has_text(story->seen, story->seen_count, row->id)
+                                  : !add_unique(&story->seen, &story->seen_count, row->id))
         return true;
     if (row->session_uuid)
         add_unique(&story->sessions, &story->session_count, row->session_uuid);
@@ -164,27 +187,42 @@ static bool take_session(void *context, const struct store_session_row *row)
     return true;
 }
 
-static enum store_status gather(struct story *story, const char *person)
+static void read_status(struct story *story, const struct store *store, enum store_status status)
+{
+    story->status = status;
+    story->failed = store;
+}
+
+/* The next page of the person's events of that store. */
+static bool gather_page(struct story *story, struct store *store, const char *person,
+                        struct store_cursor *cursor)
+{
+    struct store_filter filter = {.person = person};
+    bool more = false;
+
+    read_status(story, store, store_events(store, &filter, cursor, PAGE, take_event, story, &more));
+    return more && !story->status;
+}
+
+static void gather_sessions(struct story *story, const char *person)
 {
     struct store_filter filter = {.person = person};
     struct store_cursor cursor = STORE_CURSOR_START;
     bool more = true;
 
     while (more && !story->status) {
-        enum store_status status;
+        more = false;
+        read_status(story, story->others,
+                    store_sessions(story->others, &filter, &cursor, PAGE, take_session, story, &more));
+    }
+}
 
-        more = false;
-        status = store_events(story->store, &filter, &cursor, PAGE, take_event, story, &more);
-        if (status)
-            story->status = status;
-    }
-    cursor = (struct store_cursor)STORE_CURSOR_START;
-    more = true;
-    while (more && !story->status) {
-        more = false;
-        story->status = store_sessions(story->store, &filter, &cursor, PAGE, take_session, story, &more);
-    }
-    return story->status;
+static void gather_all(struct story *story, struct store *store, const char *person)
+{
+    struct store_cursor cursor = STORE_CURSOR_START;
+
+    while (!story->status && gather_page(story, store, person, &cursor))
+        ;
 }
 
 struct delivery_context {
@@ -195,6 +233,7 @@ struct delivery_context {
 static bool take_delivery(void *context, const struct store_delivery_row *row)
 {
     const struct delivery_context *delivery = context;
+    /* A copy, as the entries move when one is added; its texts stay. */
     struct entry event = delivery->story->entries[delivery->event];
     struct buf json = BUF_INIT, about = BUF_INIT;
 
@@ -210,16 +249,19 @@ static bool take_delivery(void *context, const struct store_delivery_row *row)
     return true;
 }
 
-/* The later deliveries of every event found, read when the listings are over. */
-static void gather_deliveries(struct story *story)
+/* The later deliveries of the events found since; read when no listing is being read. */
+static void gather_deliveries(struct story *story, size_t since)
 {
-    struct delivery_context context = {.story = story};
+    struct delivery_context context = {story, since};
     size_t events = story->count;
 
+    story->rank = RANK_DELIVERY;
     for (; context.event < events && !story->status; context.event++) {
-        if (story->entries[context.event].repeated)
-            story->status = store_deliveries(story->store, story->entries[context.event].repeated,
-                                             take_delivery, &context);
+        const char *id = story->entries[context.event].repeated;
+        struct store *store = id && id[0] == 'e' ? story->events : story->others;
+
+        if (id)
+            read_status(story, store, store_deliveries(store, id, take_delivery, &context));
     }
 }
 
@@ -229,49 +271,106 @@ static int compare_entries(const void *a, const void *b)
 
     if (x->at_ms != y->at_ms)
         return x->at_ms < y->at_ms ? -1 : 1;
+    if (x->rank != y->rank)
+        return x->rank < y->rank ? -1 : 1;
     return (x->order > y->order) - (x->order < y->order);
 }
 
-static void tell(FILE *out, struct story *story, bool json)
+static void entry_release(struct entry *entry)
+{
+    free(entry->source);
+    free(entry->what);
+    free(entry->about);
+    free(entry->json);
+    free(entry->repeated);
+}
+
+static void tell_entry(struct story *story, const struct entry *entry)
 {
     static const struct table_column columns[] = {
         {"TIME (UTC)", 0}, {"SOURCE", 0}, {"WHAT", 40}, {"ABOUT", 0}};
-    struct table *table = json ? NULL : table_new(out, columns, sizeof(columns) / sizeof(columns[0]));
+
+    if (story->json) {
+        struct buf line = BUF_INIT;
+
+        buf_adds(&line, entry->json);
+        output_json(story->out, &line);
+        buf_release(&line);
+        return;
+    }
+    if (!story->table)
+        story->table = table_new(story->out, columns, sizeof(columns) / sizeof(columns[0]));
+    table_cell_time(story->table, entry->at_ms);
+    table_cell(story->table, entry->source);
+    table_cell(story->table, entry->what);
+    table_cell(story->table, entry->about);
+}
+
+/* Tells, in order, what was found of the time before `until_ms`, and keeps the rest. */
+static void tell(struct story *story, int64_t until_ms)
+{
+    size_t count = 0;
 
     if (story->count)
         qsort(story->entries, story->count, sizeof(*story->entries), compare_entries);
-    for (size_t i = 0; i < story->count; i++) {
-        const struct entry *entry = &story->entries[i];
-
-        if (json) {
-            struct buf line = BUF_INIT;
-
-            buf_adds(&line, entry->json);
-            output_json(out, &line);
-            buf_release(&line);
-            continue;
-        }
-        table_cell_time(table, entry->at_ms);
-        table_cell(table, entry->source);
-        table_cell(table, entry->what);
-        table_cell(table, entry->about);
+    for (; count < story->count && story->entries[count].at_ms < until_ms; count++) {
+        tell_entry(story, &story->entries[count]);
+        entry_release(&story->entries[count]);
     }
-    table_free(table);
+    story->told += count;
+    story->count -= count;
+    if (story->count)
+        memmove(story->entries, story->entries + count, story->count * sizeof(*story->entries));
+    if (story->table)
+        table_flush(story->table);
+    else
+        fflush(story->out);
+}
+
+/* A callback names a session, and a session's other callbacks belong to the story whatever they claim. */
+static void gather_others(struct story *story, const char *person)
+{
+    story->rank = RANK_OTHER;
+    gather_all(story, story->others, person);
+    gather_sessions(story, person);
+    for (size_t i = 0; i < story->session_count && !story->status; i++) {
+        gather_all(story, story->events, story->sessions[i]);
+        gather_all(story, story->others, story->sessions[i]);
+        gather_sessions(story, story->sessions[i]);
+    }
+    gather_deliveries(story, 0);
+}
+
+static void tell_all(struct story *story, const char *person)
+{
+    struct store_cursor cursor = STORE_CURSOR_START;
+    bool more = true;
+
+    gather_others(story, person);
+    while (more && !story->status && output_alive(story->out)) {
+        size_t known = story->count;
+        int64_t until_ms = INT64_MAX;
+
+        story->rank = RANK_EVENT;
+        more = gather_page(story, story->events, person, &cursor);
+        /* Another page may have an event of the same time as this one's last. */
+        if (more && story->count > known)
+            until_ms = story->entries[story->count - 1].at_ms;
+        gather_deliveries(story, known);
+        if (!story->status && (!more || until_ms < INT64_MAX))
+            tell(story, until_ms);
+    }
 }
 
 static void story_release(struct story *story)
 {
-    for (size_t i = 0; i < story->count; i++) {
-        free(story->entries[i].source);
-        free(story->entries[i].what);
-        free(story->entries[i].about);
-        free(story->entries[i].json);
-        free(story->entries[i].repeated);
-    }
+    for (size_t i = 0; i < story->count; i++)
+        entry_release(&story->entries[i]);
     for (size_t i = 0; i < story->seen_count; i++)
         free(story->seen[i]);
     for (size_t i = 0; i < story->session_count; i++)
         free(story->sessions[i]);
+    table_free(story->table);
     free(story->entries);
     free(story->seen);
     free(story->sessions);
@@ -279,24 +378,21 @@ static void story_release(struct story *story)
 
 static int run(struct cli *cli, const struct config *config, const char *id, bool json)
 {
-    struct story story = {0};
-    int code = cli_store(cli, config, 0, STORE_EXAMJOINT | STORE_PROVIEW | STORE_RATINGS, &story.store);
+    struct story story = {.out = cli->out, .json = json};
+    int code = cli_store(cli, config, 0, STORE_EXAMJOINT, &story.events);
 
-    if (code)
-        return code;
-    gather(&story, id);
-    /* A callback names a session, and a session's other callbacks belong to the story whatever they claim. */
-    for (size_t i = 0; i < story.session_count && !story.status; i++)
-        gather(&story, story.sessions[i]);
-    gather_deliveries(&story);
-    if (story.status)
-        code = cli_store_failed(cli, story.store, story.status, "reading the events");
-    else if (!story.count)
-        code = cli_failed(cli, "nothing is stored about that id");
-    else
-        tell(cli->out, &story, json);
+    if (!code)
+        code = cli_store(cli, config, 0, STORE_PROVIEW | STORE_RATINGS, &story.others);
+    if (!code) {
+        tell_all(&story, id);
+        if (story.status)
+            code = cli_store_failed(cli, story.failed, story.status, "reading the events");
+        else if (!story.told && output_alive(cli->out))
+            code = cli_failed(cli, "nothing is stored about that id");
+    }
     story_release(&story);
-    store_free(story.store);
+    store_free(story.others);
+    store_free(story.events);
     return code;
 }
 
