@@ -113,6 +113,27 @@ def test_its_programs_are_hardened(deb, tmp_path):
         assert hardening.dynamic_faults(tmp_path / "usr" / name) == [], name
 
 
+def test_its_documentation_is_whole(deb, tmp_path):
+    """Pages of what they link to, as far as that is a file."""
+    subprocess.run(["dpkg-deb", "-x", deb, tmp_path], check=True)
+    docs = tmp_path / "usr/share/doc/examhook"
+    files = {str(file.relative_to(docs)) for file in docs.rglob("*.md")}
+    assert {"README.md", "SECURITY.md", "hosting/debian-package.md", "hosting/capacity.md"} <= files
+    links = [(name, link) for name in files
+             for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", (docs / name).read_text(encoding="utf-8"))]
+    assert ("README.md", "SECURITY.md") in links and len(links) > 20
+    assert [(name, link) for name, link in links if not (docs / name).parent.joinpath(link).is_file()] == []
+
+
+def test_nobody_is_named_who_receives_nothing():
+    """The maintainer of a package whose builder gave no name: the page tells what that address is."""
+    with open(os.path.join(TOP, "deploy/debian/control"), encoding="utf-8") as f:
+        address = re.search(r"^Maintainer: .* <(.*)>$", f.read(), re.M).group(1)
+    assert address.endswith("@example.org") # nobody's, and never somebody's
+    with open(PAGE, encoding="utf-8") as f:
+        assert re.search("`%s`, where nobody\\s+receives" % re.escape(address), f.read())
+
+
 def test_built_again_it_is_the_same(folder, tmp_path):
     """From another folder, and from a tree without git."""
     tree = tmp_path / "elsewhere"
