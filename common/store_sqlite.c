@@ -100,18 +100,27 @@ static int last_errno(sqlite3 *db, int which)
     return error;
 }
 
-/* A quota and a limit on the size of files come as I/O errors. A commit that failed leaves nothing in
+/* What the system said of an I/O error; 0: nothing. A quota and a limit on the size of files come as such,
+   and so does a disk that became read-only: that goes before. A commit that failed leaves nothing in
    sqlite3_system_errno(): the files themselves remember. */
-static enum store_status status_of_io(sqlite3 *db)
+static int errno_of_io(sqlite3 *db)
 {
     const int errors[] = {sqlite3_system_errno(db), last_errno(db, SQLITE_FCNTL_JOURNAL_POINTER),
                           last_errno(db, SQLITE_FCNTL_FILE_POINTER)};
+    int said = 0;
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         enum store_status status = status_of_errno(errors[i]);
         if (status == STORE_FULL || status == STORE_DENIED)
-            return status;
+            return errors[i];
+        said = said ? said : errors[i];
     }
-    return STORE_ERROR;
+    return said;
+}
+
+static enum store_status status_of_io(sqlite3 *db)
+{
+    enum store_status status = status_of_errno(errno_of_io(db));
+    return status == STORE_FULL || status == STORE_DENIED ? status : STORE_ERROR;
 }
 
 static enum store_status status_of_sqlite(sqlite3 *db, int code)
@@ -146,8 +155,10 @@ static enum store_status status_of_sqlite(sqlite3 *db, int code)
 static void add_cause(struct buf *cause, sqlite3 *db, int code)
 {
     char text[128];
-    int error = sqlite3_system_errno(db);
-    if (error != 0 && ((code & 0xff) == SQLITE_CANTOPEN || (code & 0xff) == SQLITE_IOERR))
+    int error = (code & 0xff) == SQLITE_IOERR      ? errno_of_io(db)
+                : (code & 0xff) == SQLITE_CANTOPEN ? sqlite3_system_errno(db)
+                                                   : 0;
+    if (error != 0)
         buf_addf(cause, ": %s", strerror_r(error, text, sizeof text));
 }
 
@@ -699,6 +710,17 @@ static enum store_status look_at_foreign_log(struct store *store, struct store_f
                      file->path, file->path);
 }
 
+/* Neither access() nor statvfs() says so of a disk that an error made read-only. Not the file itself: closing
+   it would give up the locks that this process has on it. */
+static bool disk_is_read_only(const struct store_file *file)
+{
+    int fd = open(file->folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno == EROFS;
+    close(fd);
+    return false;
+}
+
 static enum store_status open_file(struct store *store, struct store_file *file, const char *path,
                                    bool writable, int64_t *version)
 {
@@ -709,7 +731,8 @@ static enum store_status open_file(struct store *store, struct store_file *file,
                         : store_say(store, STORE_ERROR, "%s: out of memory", file->path);
     if (writable && sqlite3_db_readonly(file->db, "main") == 1)
         /* Asked for more than the file's mode gives, SQLite opens it for reading. */
-        return store_say(store, STORE_DENIED, "%s may only be read by this user", file->path);
+        return store_say(store, STORE_DENIED, "%s may only be read by this user%s", file->path,
+                         disk_is_read_only(file) ? ": its file system is read-only" : "");
     enum store_status status = look_at_foreign_log(store, file);
     return status == STORE_OK ? settle(store, file, writable, version) : status;
 }

@@ -274,7 +274,8 @@ static const char *advice_for(enum store_status status)
     case STORE_NEW:
         return "install the newer examhook that made it";
     case STORE_DENIED:
-        return "look at owner and mode of the folder and its files";
+        return "look at owner and mode of the folder and its files, and whether an error made the disk "
+               "read-only (dmesg)";
     case STORE_CORRUPT:
         return "put back a backup, then run `examhook migrate`";
     case STORE_FULL:

@@ -182,7 +182,7 @@ static enum store_status first_callback(struct store *store, struct store_file *
 }
 
 /* A session whose callbacks were purged gets a row that says no more than that later ones are not to count.
- */
+   One that an erasure left which was cut short stays, with what it counts. */
 static enum store_status add_erased_callback(struct store *store, struct store_file *file,
                                              const struct arguments *arguments)
 {
@@ -191,7 +191,7 @@ static enum store_status add_erased_callback(struct store *store, struct store_f
     if (status != STORE_OK)
         return status;
     return run(store, file,
-               "INSERT OR REPLACE INTO callbacks(seq, received_at, last_received_at, account, session_uuid,"
+               "INSERT OR IGNORE INTO callbacks(seq, received_at, last_received_at, account, session_uuid,"
                " flags, deliveries) SELECT value, ?5, ?5, ?2, ?3, ?4, 0 FROM counters WHERE name = 'seq'",
                arguments, NULL);
 }

@@ -68,7 +68,8 @@ struct store_sweep {
     struct store *store;
     struct store_sweep_rule rule;
     struct store_purged purged;
-    size_t area; /* among those of `order` */
+    size_t area;     /* among those of `order` */
+    unsigned marked; /* areas whose clock it was to set: a commit that failed may be there after all */
     enum stage stage;
     /* Deleting: by time of receipt and then by id; a retention by id alone. */
     int64_t before_ms, at_ms, id;
@@ -363,6 +364,7 @@ static enum store_status put_clock(struct store_sweep *sweep, struct store_file 
     enum store_status status = store_round_begin(sweep->store, file->area);
     if (status != STORE_OK)
         return status;
+    sweep->marked |= (unsigned)file->area;
     status = mark_put(sweep->store, file, MARK_CLOCK, at_ms);
     if (status == STORE_OK)
         status = mark_put(sweep->store, file, MARK_SWEPT, sweep->rule.now_ms);
@@ -387,11 +389,15 @@ static enum store_status begin_retention(struct store_sweep *sweep, struct store
         sweep->rule.scrub_areas |= (unsigned)file->area;
     if (status == STORE_OK && before == 0)
         status = newest(sweep->store, file, &before);
-    *due = now >= CLOCK_BEGINS_MS && (now < swept || now - swept >= STORE_RETENTION_EVERY_MS);
+    bool ours = swept == now && (sweep->marked & (unsigned)file->area) != 0;
+    *due = ours || (now >= CLOCK_BEGINS_MS && (now < swept || now - swept >= STORE_RETENTION_EVERY_MS));
     if (status != STORE_OK || !*due)
         return status;
-    int64_t at =
-        before > 0 && now - before > STORE_RETENTION_STEP_MS ? before + STORE_RETENTION_STEP_MS : now;
+    int64_t at = now;
+    if (ours)
+        at = before;
+    else if (before > 0 && now - before > STORE_RETENTION_STEP_MS)
+        at = before + STORE_RETENTION_STEP_MS;
     if (now - at > sweep->purged.behind_ms)
         sweep->purged.behind_ms = now - at;
     sweep->before_ms = at - sweep->rule.retention_ms;

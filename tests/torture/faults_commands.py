@@ -8,7 +8,7 @@ import signal
 import sqlite3
 
 from faults_place import BCRYPT, Kind, Place
-from faulty import KILLS, Tally, chosen, try_points
+from faulty import KILLS, WHOLE, Tally, chosen, try_points
 
 OLD, NEW = ("7", "8"), ("8", "9", "10")
 
@@ -105,8 +105,9 @@ class Commanded(Place):
         key = os.path.join(self.store, "examjoint", "identity.key")
         return os.path.exists(key) and os.path.getsize(key) != 32
 
-    def judge_middle(self, code, old, new):
+    def judge_middle(self, done, old, new):
         """Between the fault and the next run; nothing of a migration need be there yet."""
+        code = done.returncode
         if self.half_a_key():
             return "the key is not whole"
         if self.name == "migrate":
@@ -132,9 +133,12 @@ class Commanded(Place):
         finally:
             self.store = at
 
+    def had_done(self, done):
+        """That the first run did it all is what the next one complains of."""
+        return self.name == "replay" and "quarantine" in done.stderr
+
     def judge_end(self, done, new):
-        gone = self.name == "replay" and "quarantine" in done.stderr # the first run had done it
-        if done.returncode != 0 and not gone:
+        if done.returncode != 0 and not self.had_done(done):
             return "the next run failed: %s" % done.stderr
         broken = self.not_whole()
         if broken or self.state() != new:
@@ -167,7 +171,7 @@ class Commanded(Place):
         elif done.returncode and not done.stderr:
             wrong = "failed without a word"
         with self.aside():
-            middle = self.judge_middle(done.returncode, old, new)
+            middle = self.judge_middle(done, old, new)
         for judged in (middle, self.judge_end(self.next_run(), new)):
             if judged:
                 tally.broken += 1
@@ -179,13 +183,13 @@ class Commanded(Place):
 COMMANDS = ("import", "migrate", "backup", "purge", "unlock", "replay", "config")
 
 
-def try_command(library, name, most):
-    place, tally = Commanded(library, name), Tally()
+def try_command(library, name, most, share=WHOLE, of=Commanded):
+    place, tally = of(library, name), Tally()
     try:
         calls, old, new = place.learn()
         assert name in ("migrate", "backup") or old != new, (old, new)
-        points = chosen(calls, most)
+        points = chosen(calls, most, share)
         try_points(tally, points, lambda *point: place.try_point(*point, old, new))
     finally:
         place.close()
-    return "examhook %s" % name, tally, "%d of %d calls" % (len(points), len(calls))
+    return "examhook %s%s" % (name, share), tally, "%d of %d calls" % (len(points), len(calls))

@@ -8,7 +8,7 @@ import subprocess
 
 from faults_place import TOKEN, WORDS, Kind, Place # this one also makes tests/e2e known
 from fastcgi import Peer, post, request
-from faulty import KILLS, POSSIBLE, Tally, chosen
+from faulty import KILLS, POSSIBLE, WHOLE, WRITING, Tally, chosen
 from support import BUILD, environment, wait_for
 
 KINDS = ("event", "callback", "unknown", "repeat", "quarantined", "right", "wrong", "throttled")
@@ -45,6 +45,12 @@ class Served(Place):
     def said(self):
         with open(self.log, encoding="utf-8", errors="replace") as f:
             return f.read()[-600:]
+
+    def says(self, word, since):
+        """What is wrong: that the log does not have that word."""
+        with open(self.log, encoding="utf-8", errors="replace") as f:
+            f.seek(since)
+            return None if word in f.read() else "the log does not say \"%s\"" % word
 
     def kill(self):
         self.process.kill()
@@ -254,7 +260,9 @@ def try_living(library, kind, most):
             for fault in set(POSSIBLE[call]) - set(KILLS):
                 note(tally, served.try_persisting(tally, [call], fault), fault, "every %s" % call)
         for fault in ("EIO", "ENOSPC", "EMFILE"):
-            note(tally, served.try_persisting(tally, ["write", "open", "map", "truncate"], fault), fault, "every write and open")
+            note(tally, served.try_persisting(tally, ["write", "open", "look", "map", "truncate"], fault), fault, "every write and open")
+        since = os.path.getsize(served.log)
+        note(tally, served.try_persisting(tally, WRITING, "EROFS") or served.says("ead-only", since), "EROFS", "as if made read-only")
         note(tally, served.judge_store(tally), "at the end")
         if served.process.pid != pid or served.process.poll() is not None:
             note(tally, served.said(), "the program ended")
@@ -278,16 +286,16 @@ def try_killed(library, kind, most):
     return "served and killed, %s" % kind, tally, "%d of %d calls" % (len(points), len(calls))
 
 
-def try_checkpoint(library, kind, most):
+def try_checkpoint(library, kind, most, share=WHOLE):
     """At the commit with which the write-ahead log is moved into the file."""
     served, tally = Served(library, kind), Tally()
     try:
         served.make_checkpoint()
         calls = served.calls(BIG)
-        points = chosen(calls, most)
+        points = chosen(calls, most, share)
         for n, call in points:
             for fault in POSSIBLE[call]:
                 note(tally, served.try_fresh(tally, n, call, fault, BIG), fault, "call %d %s" % (n, call))
     finally:
         served.close()
-    return "served at a checkpoint, %s" % kind, tally, "%d of %d calls" % (len(points), len(calls))
+    return "served at a checkpoint, %s%s" % (kind, share), tally, "%d of %d calls" % (len(points), len(calls))

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 
 from faults_place import AREAS, whole # this one also makes tests/e2e known
-from faulty import KILLS, Faulty, Tally, chosen, try_points
+from faulty import KILLS, WHOLE, Faulty, Tally, chosen, try_points
 from worker_support import World, environment
 
 SESSIONS = 2
@@ -92,12 +92,12 @@ class Working(World):
         return "not whole: %s" % broken if broken else None
 
 
-def try_worker(library, most):
+def try_worker(library, most, share=WHOLE):
     world, tally = Working(library), Tally()
     try:
         calls = world.learn()
-        points = chosen(calls, most)
+        points = chosen(calls, most, share)
         try_points(tally, points, world.try_point)
     finally:
         world.close()
-    return "examhook work", tally, "%d of %d calls" % (len(points), len(calls))
+    return "examhook work%s" % share, tally, "%d of %d calls" % (len(points), len(calls))

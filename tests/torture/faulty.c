@@ -37,7 +37,8 @@ enum call {
     CALL_MKDIR,
     CALL_MODE,
     CALL_UNLOCK,
-    CALL_SAY
+    CALL_SAY,
+    CALL_LOOK /* an open that only reads */
 };
 enum fault {
     FAULT_NONE,
@@ -278,13 +279,18 @@ ALIAS(int, posix_fallocate64, (int, off_t, off_t), posix_fallocate);
 /* --- Names -----------------------------------------------------------------------------------------------
  */
 
+static enum call opening(int flags)
+{
+    return flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | __O_TMPFILE) ? CALL_OPEN : CALL_LOOK;
+}
+
 EXPORT int openat(int folder, const char *path, int flags, ...)
 {
     va_list args;
     va_start(args, flags);
     mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(args, mode_t) : 0;
     va_end(args);
-    ALL_OR_NOTHING(at_counts(folder, path), CALL_OPEN, syscall(SYS_openat, folder, path, flags, mode));
+    ALL_OR_NOTHING(at_counts(folder, path), opening(flags), syscall(SYS_openat, folder, path, flags, mode));
 }
 
 EXPORT int open(const char *path, int flags, ...)

@@ -4,6 +4,7 @@ A call counts when it concerns a file below the folder `below`. The faults are r
 says so, a torn one writes its half and the process is killed, a late error comes when all is done, and a kill comes
 right after the call.
 """
+import collections
 import ctypes
 import errno
 import mmap
@@ -13,24 +14,26 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CALLS = ("none", "open", "read", "write", "sync", "truncate", "allocate", "rename", "link", "unlink", "lock", "flock",
-         "map", "close", "stat", "mkdir", "mode", "unlock", "say")
+         "map", "close", "stat", "mkdir", "mode", "unlock", "say", "look")
 ERROR, LATE_ERROR, SHORT, NOTHING, TORN, KILL = range(1, 7)
 # name: (how, errno)
-FAULTS = {"EIO": (ERROR, errno.EIO), "ENOSPC": (ERROR, errno.ENOSPC), "EINTR": (ERROR, errno.EINTR),
+FAULTS = {"EIO": (ERROR, errno.EIO), "ENOSPC": (ERROR, errno.ENOSPC), "EROFS": (ERROR, errno.EROFS), "EINTR": (ERROR, errno.EINTR),
           "EMFILE": (ERROR, errno.EMFILE), "ENOMEM": (ERROR, errno.ENOMEM), "late EIO": (LATE_ERROR, errno.EIO),
           "short": (SHORT, 0), "nothing": (NOTHING, 0), "torn": (TORN, 0), "kill": (KILL, 0)}
 KILLS = ("torn", "kill")
 # What may happen to each call. To unlock never fails, on a file that is open. A read needs no kill: what is on the disk
-# is what was there after the call before.
+# is what was there after the call before. "look" is an open that only reads.
 POSSIBLE = {
-    "open": ("EIO", "ENOSPC", "EINTR", "EMFILE", "kill"), "read": ("EIO", "EINTR", "short"),
-    "write": ("EIO", "ENOSPC", "EINTR", "short", "nothing", "torn", "kill"),
-    "sync": ("EIO", "ENOSPC", "EINTR", "late EIO", "kill"), "truncate": ("EIO", "ENOSPC", "EINTR", "kill"),
-    "allocate": ("EIO", "ENOSPC", "EINTR", "kill"), "rename": ("EIO", "ENOSPC", "EINTR", "late EIO", "kill"),
-    "link": ("EIO", "ENOSPC", "EINTR", "late EIO", "kill"), "unlink": ("EIO", "EINTR", "late EIO", "kill"),
+    "open": ("EIO", "ENOSPC", "EROFS", "EINTR", "EMFILE", "kill"), "look": ("EIO", "EINTR", "EMFILE", "kill"),
+    "read": ("EIO", "EINTR", "short"), "write": ("EIO", "ENOSPC", "EROFS", "EINTR", "short", "nothing", "torn", "kill"),
+    "sync": ("EIO", "ENOSPC", "EROFS", "EINTR", "late EIO", "kill"), "truncate": ("EIO", "ENOSPC", "EROFS", "EINTR", "kill"),
+    "allocate": ("EIO", "ENOSPC", "EROFS", "EINTR", "kill"), "rename": ("EIO", "ENOSPC", "EROFS", "EINTR", "late EIO", "kill"),
+    "link": ("EIO", "ENOSPC", "EROFS", "EINTR", "late EIO", "kill"), "unlink": ("EIO", "EROFS", "EINTR", "late EIO", "kill"),
     "lock": ("EIO", "EINTR"), "flock": ("EIO", "EINTR", "kill"), "map": ("ENOMEM",), "close": ("late EIO",),
-    "stat": ("EIO",), "mkdir": ("EIO", "ENOSPC", "kill"), "mode": ("EIO", "kill"), "unlock": ("kill",),
+    "stat": ("EIO",), "mkdir": ("EIO", "ENOSPC", "EROFS", "kill"), "mode": ("EIO", "EROFS", "kill"), "unlock": ("kill",),
     "say": ("EIO", "EINTR", "short", "kill")}
+# What the kernel refuses on a file system that an error made read-only (errors=remount-ro), whoever has files open there.
+WRITING = tuple(call for call, faults in POSSIBLE.items() if "EROFS" in faults)
 SEEN_MAX = 60000
 
 
@@ -133,7 +136,17 @@ class Tally:
         return 1 if self.wrong or self.lost or self.doubled or self.broken else 0
 
 
-def chosen(calls, most):
+class Share(collections.namedtuple("Share", "part parts")):
+    """Of the calls of one series those that one job tries: a long one is divided among several."""
+
+    def __str__(self):
+        return " (%d/%d)" % (self.part, self.parts) if self.parts > 1 else ""
+
+
+WHOLE = Share(1, 1)
+
+
+def chosen(calls, most, share=WHOLE):
     """[(n, call)] of a list of calls: at most about so many of one kind, always the first and the last ones."""
     by_call, keep = {}, set()
     for n, call in enumerate(calls, 1):
@@ -142,7 +155,7 @@ def chosen(calls, most):
         step = (len(those) - 1) // most + 1
         edge = min(8, most)
         keep.update(those[::step] + those[-edge:] + those[:edge])
-    return [(n, calls[n - 1]) for n in sorted(keep)]
+    return [(n, calls[n - 1]) for n in sorted(keep)][share.part - 1::share.parts]
 
 
 def try_points(tally, points, try_point):
