@@ -226,7 +226,8 @@ def test_no_memory_for_a_hash(disk):
 # --- Read-only --------------------------------------------------------------------------------------------------
 
 def test_a_read_only_disk(disk):
-    """The kernel makes a disk read-only under nobody who writes; whoever is started then says so and ends."""
+    """By hand the kernel lets nobody make a disk read-only while a file is open to be written there; who is started then says so
+    and ends. An error does it under the programs (errors=remount-ro): test_faults.py."""
     with disk.away(*ROUTES), disk.read_only():
         for route in ROUTES:
             assert "may only be read by this user" in disk.fails(route)
