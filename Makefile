@@ -143,7 +143,8 @@ torture:
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@EXAMHOOK_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/torture/kills.py --kills $(KILLS) --seed '$(SEED)' $(if $(CGI),--cgi)
 
-# A fault at each single call of the storage path in turn; takes some minutes. [FAULTS='--only served --most 40']
+# A fault at each single call of the storage path in turn; takes some minutes, as it samples the long series: about an
+# hour with FAULTS=--all, which leaves nothing out. [FAULTS='--only served --most 40']
 FAULTS ?=
 .PHONY: torture-faults
 torture-faults:

@@ -22,7 +22,7 @@ right after the call; for each call those that can happen to it. The series:
 What was answered 2xx must be stored once with its body. Otherwise it is sent again without a fault, must be taken, and
 stored once. A refusal is one of the documented words; integrity_check says ok. Of a series with very many calls of one
 kind (a checkpoint, a migration, the worker) about --most of each kind are tried, the first and last always; what was
-tried is said. With --all each single call is; that takes some HOURS. The last line is
+tried is said. With --all each single call is, which takes about an hour. The last line is
 
     torture-faults: N points, N accepted, N lost, N doubled, N not whole
 
@@ -97,7 +97,7 @@ def main():
     parser.add_argument("--only", action="append", help="the series whose name has these words: cgi, many, served, killed,"
                         " checkpoint, command, work, and the event, the state or the command")
     parser.add_argument("--most", type=int, default=12, help="about so many calls of one kind in a long series; 1: in every one")
-    parser.add_argument("--all", action="store_const", dest="most", const=EVERY, help="each call of the long series too")
+    parser.add_argument("--all", action="store_const", dest="most", const=EVERY, help="each call of the long series too: about an hour")
     parser.add_argument("--jobs", type=int, default=3, help="series at one time")
     options = parser.parse_args()
     if not shutil.which("cc"):
