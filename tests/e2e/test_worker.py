@@ -15,7 +15,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from support import free_port  # noqa: E402
 from worker_support import PASSWORD, World, environment, wait_for  # noqa: E402
 
-# HTTP/2 in front of the stand-in; its connections end after some streams, while others are still open.
+# HTTP/2 in front of the stand-in; its connections end after some streams, while others are still open. A new one has room
+# for all that the worker does at once: what was turned away is not turned away again.
 HTTP2_CONF = """
 daemon off;
 master_process off;
@@ -34,7 +35,7 @@ http {
         listen 127.0.0.1:%(port)d ssl http2;
         ssl_certificate %(dir)s/talview/server.pem;
         ssl_certificate_key %(dir)s/talview/server.key;
-        keepalive_requests 7;
+        keepalive_requests 20;
         location / {
             proxy_pass %(standin)s;
         }
@@ -668,7 +669,8 @@ def test_http2_streams_of_connections_that_end_now_and_then(world):
         finally:
             server.terminate()
             server.wait(10)
-    assert [(rows[s]["state"], rows[s]["attempts"]) for s in sessions] == [("rated", 1)] * len(sessions), rows
+    odd = [rows[s] for s in sessions if (rows[s]["state"], rows[s]["attempts"]) != ("rated", 1)]
+    assert not [row["last_error"] for row in odd], odd
     counts = w.counts()
     assert counts["logins"] == 1 and counts["by_uuid"] == dict.fromkeys(sessions, 1)
     with open(w.path("access.log"), encoding="utf-8") as log:
