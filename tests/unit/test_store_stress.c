@@ -23,7 +23,10 @@
 #define KILL_EVERY_MS 70
 #define STEPS_MAX 8
 #define LIVES_MAX 20000
-#define WAIT_MS 60000 /* for the lock, which several want on a machine that may be busy */
+#define ACKED_LEAST 100
+#define PAGES_LEAST 10
+#define SLACK_MS 120000 /* on a busy machine, or under valgrind, until that much was done */
+#define WAIT_MS 60000   /* for the lock, which several want on a machine that may be busy */
 #define WAL_MAX (32L * 1024 * 1024)
 #define NOW INT64_C(1764000000000)
 
@@ -204,13 +207,23 @@ static void look_at_the_log(struct stress *stress)
         stress->wal_most = there.st_size;
 }
 
+/* So little that nothing is shown by it. */
+static bool is_meagre(const struct stress *stress)
+{
+    uint64_t acked = 0;
+    for (uint32_t life = 0; life < stress->lives; life++)
+        acked += stress->acked[life];
+    return acked <= ACKED_LEAST || stress->shared->pages <= PAGES_LEAST;
+}
+
 static void let_them_fight(struct stress *stress, int64_t seconds)
 {
     int64_t end_ms = clock_monotonic_ms() + seconds * 1000, kill_ms = clock_monotonic_ms() + KILL_EVERY_MS;
+    int64_t last_ms = end_ms + SLACK_MS;
     unsigned turn = (unsigned)getpid();
     for (int slot = 0; slot < CHILDREN; slot++)
         start(stress, slot);
-    while (clock_monotonic_ms() < end_ms) {
+    while (clock_monotonic_ms() < end_ms || (is_meagre(stress) && clock_monotonic_ms() < last_ms)) {
         struct pollfd ready = {.fd = stress->ack_read, .events = POLLIN};
         (void)poll(&ready, 1, 5);
         hear(stress);
@@ -279,8 +292,8 @@ static void look_at_what_is_there(struct stress *stress)
         (unsigned long long)acked, (unsigned long long)stored, (long long)stress->kills,
         (long long)stress->shared->pages, (long long)stress->shared->longest_wait_ms,
         (long long)stress->shared->longest_round_ms, (long long)stress->wal_most / 1024);
-    assert_true(acked > 100);
-    assert_true(stress->shared->pages > 10);
+    assert_true(acked > ACKED_LEAST);
+    assert_true(stress->shared->pages > PAGES_LEAST);
     assert_true(stress->wal_most < WAL_MAX);
 }
 
