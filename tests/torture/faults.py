@@ -76,7 +76,8 @@ def jobs(library, most):
         yield "cgi %s %s" % (kind, state), faults_cgi.try_series, (library, kind, state, whole), {}
     for kind in ("event", "callback"):
         for state in ("used", "rollback"):
-            yield ("many %s %s" % (kind, state), faults_cgi.try_many, (library, kind, state, MANY_EVENTS if most > 1 else 60), {})
+            events = MANY_EVENTS if most > 1 else 60
+            yield "many %s %s" % (kind, state), faults_cgi.try_many, (library, kind, state, events), {}
     for kind in faults_served.KINDS:
         yield "served " + kind, faults_served.try_living, (library, kind, EVERY if most > 1 else most), {}
         yield "killed " + kind, faults_served.try_killed, (library, kind, EVERY if most > 1 else most), {}

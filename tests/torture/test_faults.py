@@ -206,7 +206,8 @@ def test_a_disk_that_turns_read_only_under_the_programs():
                 disk.says(route, r'detail="[^"]* may only be read by this user: its file system is read-only', since[route])
                 is_error(disk.send(route, by=disk.cgi)[1], "not_stored")
                 assert "its file system is read-only" in disk.cgi_log, disk.cgi_log
-            assert wait_for(lambda: re.search('msg="the store cannot be written".*ead-only', disk.parts["worker"].log()[since["worker"]:]), 30)
+            refused = re.compile('msg="the store cannot be written".*ead-only')
+            assert wait_for(lambda: refused.search(disk.parts["worker"].log(), since["worker"]), 30)
             disk.checked(r"store, examjoint: .*its file system is read-only — look at .*dmesg")
         disk.stop("worker")
         with disk.away(*routes):
