@@ -537,8 +537,12 @@ class Run:
                 self.excess("a login %.2f s after %s%s" % (gap, first["note"] or first["status"], "" if needed else ", for nothing"))
 
     def finish(self):
-        worker_support.wait_for(lambda: "is up" in self.worker.log(), SLACK) # before that, SIGTERM ends it at once
-        status = self.worker.stop()[0]
+        for _ in range(3): # a kill that was ordered with an answer may come late
+            self.watch()
+            worker_support.wait_for(lambda: "is up" in self.worker.log(), SLACK) # before that, SIGTERM ends it at once
+            status = self.worker.stop()[0]
+            if status != -signal.SIGKILL:
+                break
         if status:
             self.trouble("the worker ended with %d" % status)
         if self.world.database("PRAGMA integrity_check") != [("ok",)]:
