@@ -1,5 +1,7 @@
 """What the tests of exhaustion share: a site whose store lies on a small disk of its own, whoever sends to it and
-keeps account of what was acknowledged, and the faults, each as a context that is over by itself."""
+keeps account of what was acknowledged, and the faults, each as a context that is over by itself. Every secret is a
+canary, and each time that accounts are settled all is searched for them."""
+import base64
 import collections
 import contextlib
 import errno
@@ -22,35 +24,36 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
 import support  # noqa: E402
+import hardening  # noqa: E402
 from accounts import BCRYPT, YESCRYPT  # noqa: E402
+from canaries import Kept, Watcher, canary  # noqa: E402
 from support import BUILD, PATIENCE, WRAP, Site, environment, wait_for  # noqa: E402
 
-TOKEN = "exhaust-path-token-0123456789"
-CANARY = "CANARY-77e0"
-RIGHT = "horse bcrypt"
+KEPT = Kept()
+STANDINS = set() # the processes of the other side
+TOKEN = KEPT.of["proview", "path_token"]
+RIGHT = KEPT.add("horse bcrypt")
+WRONG = KEPT.add(canary())
+HASHES = [KEPT.add(BCRYPT), KEPT.add(YESCRYPT)]
 CONF = """
 [examjoint main]
 client_id = exhaust-id
-client_secret = exhaust-secret
-
+%s
 [proview main]
-path_token = {token}
-
+login_url = {url}/v1/user/login
+session_url = {url}/v1/sessions
+header_name = X-Proview-Secret
+basic_user = talview
+%s
 [throttle]
 failures = 500
 
 [fields]
 0 = id
 1 = password
-""".format(token=TOKEN)
+""" % tuple("".join("%s = %s\n" % pair for pair in KEPT.section(kind).items()) for kind in ("examjoint", "proview"))
 # With a Talview to ask: the shortest waits.
-WORKER = CONF.replace("path_token", """login_url = {url}/v1/user/login
-session_url = {url}/v1/sessions
-ca_file = {ca}
-username = standin@example.org
-password = standin-password
-app_id = standin-app
-path_token""") + """
+WORKER = CONF.replace("header_name", "ca_file = {ca}\nheader_name") + """
 [worker]
 connect_timeout = 3s
 request_timeout = 3s
@@ -62,7 +65,12 @@ login_pause = 1s
 """
 FILES = {"examjoint": "examjoint/events.db", "proview": "proview/callbacks.db", "ratings": "ratings/ratings.db"}
 PATHS = {"examjoint": "/webhooks/examjoint", "proview": "/webhooks/proview/main/" + TOKEN}
-CLIENT = [("x-client-id", "exhaust-id"), ("x-client-secret", "exhaust-secret")]
+# The one vendor's headers and the other's; a program looks at its own.
+CLIENT = [("x-client-id", "exhaust-id"), ("x-client-secret", KEPT.of["examjoint", "client_secret"]),
+          ("x-proview-secret", KEPT.of["proview", "header_secret"]),
+          ("authorization", "Basic " + base64.b64encode(("talview:" + KEPT.of["proview", "basic_password"]).encode()).decode())]
+# A sanitizer or valgrind keeps copies of a program's memory of its own.
+SEARCHED = not WRAP and not hardening.sanitized(os.path.join(BUILD, "examhook"))
 ROSTER = "id,password_hash\nada,%s\nyes,%s\n" % (BCRYPT, YESCRYPT)
 
 
@@ -78,12 +86,47 @@ class Disk(Site):
         self.disk = disk
         self.settled = False
         self.sent = {} # name -> [route, body, sends, acknowledged]
-        super().__init__(conf, [("main", ROSTER)], **how)
+        self.leaks, self.tokens = [], []
+        self.watcher = Watcher(KEPT, 0.2)
+        self.watcher.others = STANDINS
+        self.before = os.environ.get("TMPDIR"), resource.getrlimit(resource.RLIMIT_CORE)
+        try:
+            super().__init__(conf, [("main", ROSTER)], **how)
+        except BaseException:
+            self.as_before()
+            raise
+        self.watcher.start()
+
+    def prepare(self, *how):
+        """Temporary files of all programs come to lie where they are looked for, and core files if any are written."""
+        os.mkdir(self.path("tmp"))
+        os.chmod(self.path("tmp"), 0o1777)
+        os.environ["TMPDIR"] = self.path("tmp")
+        if SEARCHED:
+            resource.setrlimit(resource.RLIMIT_CORE, (self.before[1][1],) * 2)
+        super().prepare(*how)
+
+    def as_before(self):
+        os.environ.pop("TMPDIR", None)
+        if self.before[0] is not None:
+            os.environ["TMPDIR"] = self.before[0]
+        resource.setrlimit(resource.RLIMIT_CORE, self.before[1])
 
     def write_conf(self, conf, verify="", store=""):
-        if "{url}" in conf:
-            conf = conf.format(url=self.start_standin(), ca=self.path("talview/ca.pem"))
-        super().write_conf(conf, verify, store)
+        url = "https://127.0.0.1:9"
+        if "{ca}" in conf:
+            url = self.start_standin(*[word for name in ("username", "password", "app_id")
+                                       for word in ("--" + name.replace("_", "-"), KEPT.of["proview", name])])
+            STANDINS.add(self.parts["talview"].process.pid)
+        super().write_conf(conf.format(url=url, ca=self.path("talview/ca.pem")), verify, store)
+
+    def close(self):
+        try:
+            self.search()
+        finally:
+            self.watcher.end()
+            self.as_before()
+            super().close()
 
     def ok(self, *arguments):
         if arguments == ("migrate",) and self.disk and not self.mounted:
@@ -124,10 +167,11 @@ class Disk(Site):
         """The program as plain CGI."""
         env = {"EXAMHOOK_CONF": self.conf_path, "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "POST",
                "CONTENT_LENGTH": str(len(body)), "REMOTE_ADDR": "192.0.2.1", "PATH_INFO": PATHS[route],
-               "HTTP_X_CLIENT_ID": "exhaust-id", "HTTP_X_CLIENT_SECRET": "exhaust-secret", **how.pop("env", {})}
+               **{"HTTP_" + name.upper().replace("-", "_"): value for name, value in CLIENT}, **how.pop("env", {})}
         done = subprocess.run(WRAP + [os.path.join(BUILD, route + ".fcgi")], input=body, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, env={**environment(), **env}, timeout=60 * PATIENCE, check=False, **how)
         self.cgi_log, self.cgi_ended = done.stderr.decode("utf-8", "replace"), done.returncode
+        self.look_at(route + " as CGI", done.stdout + done.stderr)
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
         return support.Reply(int(headers.get("Status", "0").split()[0]), headers, body)
@@ -163,7 +207,42 @@ class Disk(Site):
         said = self.examhook("check", "--full").stdout
         wrong = [line for line in said.splitlines() if line.startswith("failed") and "the disk has only" not in line]
         assert said.count("integrity_check: ok") == 4 and not wrong, said
+        self.search()
         self.settled = True
+
+    def look_at(self, what, said):
+        self.leaks += [(what, name) for name in KEPT.names_in(said)]
+
+    def ask(self, method, path, *more):
+        reply = super().ask(method, path, *more)
+        self.look_at("the answer to " + method, str(reply.headers).encode() + reply.body)
+        return reply
+
+    def examhook(self, *arguments, **how):
+        done = super().examhook(*arguments, **how)
+        self.look_at(arguments, done.stdout + done.stderr)
+        return done
+
+    def search(self):
+        """No secret is where it must not be: in what was written, said, and run until now."""
+        def own_places(inside):
+            if inside == "examhook.conf":
+                return KEPT.all()
+            if inside.startswith("store/roster/"):
+                return HASHES
+            return tokens if re.fullmatch(r"store/ratings/ratings\.db(-wal)?", inside) else ()
+
+        if not SEARCHED:
+            return
+        known = len(KEPT.extra)
+        KEPT.note_tokens(self.file("ratings"))
+        tokens = self.tokens = self.tokens + KEPT.extra[known:]
+        self.watcher.look()
+        found, names = KEPT.in_files(self.folder, own_places)
+        found += self.leaks + sorted(self.watcher.found)
+        assert not found, found
+        assert "store/examjoint/events.db" in names and "log/examjoint.log" in names, names
+        assert not [name for name in names if os.path.basename(name).startswith("core")]
 
     def mark(self, route):
         return len(self.parts[route].log())

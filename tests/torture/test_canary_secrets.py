@@ -27,10 +27,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
 import hardening  # noqa: E402
 import support  # noqa: E402
+from canaries import BEGIN, Kept, Watcher, canary, forms, is_in, secret_options  # noqa: E402
 from calls import EXAMJOINT, admitted, callback, fields, pack  # noqa: E402
 from support import BUILD, PATIENCE, TOP, WRAP, Site, a_uuid, environment, unique, wait_for, written_files  # noqa: E402
 
-BEGIN = "CaNaRy"
 # Which part of the configuration may hold which account's secrets: `examhook config --for`.
 ROLES = {"examjoint": ("examjoint",), "proview": ("proview",), "worker": ("proview",)}
 WORKERS = ("username", "password", "app_id")
@@ -39,83 +39,6 @@ ROSTER = "id,password,name\n1001,horse,Ada\n"
 NGINX = [("client_body_timeout 10s", "client_body_timeout 1s"), ("fastcgi_read_timeout 30s", "fastcgi_read_timeout 3s"),
          ("client_header_timeout 10s", "client_header_timeout 1s"), ("rate=2000r/s", "rate=20r/s"), ("rate=200r/s", "rate=20r/s"),
          ("burst=2000", "burst=30")]
-
-
-def secret_options():
-    """(section, option) of every secret, out of the programs' own table."""
-    with open(os.path.join(TOP, "common/config_options.c"), encoding="utf-8") as f:
-        return re.findall(r'\{"(\w+)", "(\w+)", CONFIG_SECRET_VALUE,', f.read())
-
-
-def canary():
-    return BEGIN + secrets.token_hex(12)
-
-
-def forms(value):
-    """The bytes by which a secret would be found: as it is (percent signs and JSON change nothing of it), in base64 at each
-    of the three places where it can begin in a longer text, in hexadecimal."""
-    raw = value if isinstance(value, bytes) else value.encode()
-    found = [raw, raw.hex().encode(), raw.hex().upper().encode()]
-    for shift in range(3):
-        text = base64.b64encode(b"\0" * shift + raw)
-        found.append(text[4 if shift else 0:len(text) // 4 * 4 - 4])
-    return found
-
-
-class Kept:
-    """All secrets there are."""
-
-    def __init__(self):
-        self.of, self.extra = {}, []
-        for section, name in secret_options():
-            self.of[section, name] = canary()
-
-    def add(self, value):
-        if value and value not in self.extra:
-            self.extra.append(value)
-        return value
-
-    def all(self):
-        return [*self.of.values(), *self.extra]
-
-    def section(self, kind):
-        return {name: value for (section, name), value in self.of.items() if section == kind}
-
-    def names_in(self, content, but=()):
-        """What of it stands in these bytes."""
-        content = content if isinstance(content, bytes) else content.encode()
-        named = [("%s.%s" % key, value) for key, value in self.of.items()]
-        named += [("extra %d" % i, value) for i, value in enumerate(self.extra)]
-        return [name for name, value in named
-                if value not in but and any(form in content for form in forms(value))]
-
-
-class Watcher(threading.Thread):
-    """Looks at the command line and the environment of every process, again and again. The stand-in is the other side;
-    its numbers are in `others`."""
-
-    def __init__(self, kept):
-        super().__init__(daemon=True)
-        self.kept, self.found, self.seen, self.others, self.ended = kept, set(), set(), set(), threading.Event()
-
-    def look(self):
-        forms_now = [form for value in self.kept.all() for form in forms(value)]
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            if int(pid) in self.others:
-                continue
-            for name in ("cmdline", "environ", "comm"):
-                try:
-                    with open("/proc/%s/%s" % (pid, name), "rb") as f:
-                        content = f.read()
-                except OSError:
-                    continue
-                self.seen.add(content.split(b"\0")[0].split(b"/")[-1])
-                if any(form in content for form in forms_now):
-                    self.found.add((name, content.split(b"\0")[0]))
-
-    def run(self):
-        while not self.ended.wait(0.03):
-            self.look()
 
 
 class Proxy(threading.Thread):
@@ -270,11 +193,7 @@ basic_user = talview
         return done
 
     def note_token(self):
-        """Talview's token is made by the stand-in; its one place says which it is."""
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(
-                sqlite3.connect(self.site.path("store/ratings/ratings.db"), timeout=5)) as db:
-            for (token,) in db.execute("SELECT token FROM logins"):
-                self.kept.add(token)
+        self.kept.note_tokens(self.site.path("store/ratings/ratings.db"))
 
     def unpause(self):
         """As if nothing had ever gone wrong with a login."""
@@ -294,13 +213,12 @@ basic_user = talview
 
     # --- The search --------------------------------------------------------------------------------------
 
-    def own_places(self, path):
-        """The secrets that this file may have."""
-        inside = os.path.relpath(path, self.site.folder)
+    def own_places(self, inside):
+        """The secrets that this file of the site's folder may have."""
         if inside == "examhook.conf" or inside.startswith(("secrets/", "credentials/")):
             return self.kept.all()
         if re.fullmatch(r"parts/\w+\.conf", inside):
-            role = os.path.basename(path)[:-5]
+            role = os.path.basename(inside)[:-5]
             return [value for (section, name), value in self.kept.of.items()
                     if section in ROLES[role] and (section == "examjoint" or (name in WORKERS) == (role == "worker"))]
         if re.fullmatch(r"store/ratings/ratings\.db(-wal)?", inside):
@@ -310,11 +228,7 @@ basic_user = talview
     def search(self):
         """Where secrets are that are not in their place."""
         self.watcher.look()
-        found, names = [], set()
-        for path, content in written_files(self.site.folder):
-            names.add(os.path.relpath(path, self.site.folder))
-            found += [(os.path.relpath(path, self.site.folder), name)
-                      for name in self.kept.names_in(content, self.own_places(path))]
+        found, names = self.kept.in_files(self.site.folder, self.own_places)
         found += [(str(what), name) for what, answer in self.said for name in self.kept.names_in(answer)]
         found += [("identity.key in " + os.path.relpath(path, self.site.folder),)
                   for path in self.other_places_of_the_key()]
@@ -334,8 +248,7 @@ basic_user = talview
                 if path != own and any(form in content for form in looked_for)]
 
     def close(self):
-        self.watcher.ended.set()
-        self.watcher.join()
+        self.watcher.end()
         self.site.close()
 
 
@@ -499,8 +412,8 @@ def operator(w, folder):
         with open(os.open(w.site.path("parts", role + ".conf"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w",
                   encoding="utf-8") as f:
             f.write(done.stdout)
-        own = w.own_places(w.site.path("parts", role + ".conf"))
-        assert own and all(any(form in done.stdout.encode() for form in forms(value)) for value in own), role
+        own = w.own_places("parts/%s.conf" % role)
+        assert own and all(is_in(done.stdout.encode(), value) for value in own), role
         assert not w.kept.names_in(done.stderr)
 
 

@@ -1,5 +1,6 @@
 """What happens when something has run out or is broken: the disk, descriptors, memory, the store itself. Each time: what is answered,
 what the log and `examhook check` say, that nothing acknowledged is lost or doubled, and that service returns by itself."""
+import base64
 import concurrent.futures
 import contextlib
 import json
@@ -12,7 +13,7 @@ import time
 
 import pytest
 
-from exhaust import CLIENT, PATHS, WORKER, Disk, is_error
+from exhaust import CLIENT, KEPT, PATHS, SEARCHED, WORKER, WRONG, Disk, is_error
 import fastcgi
 from support import wait_for
 
@@ -38,6 +39,24 @@ def all_taken(site):
 
 def is_rated(site, session):
     return any(row["session_uuid"] == session and row["state"] == "rated" for row in site.rows("sessions", "--json"))
+
+
+# --- The search for secrets, which each settle() makes -------------------------------------------------------
+
+@pytest.mark.parametrize("place", ["log/worker.log", "store/proview/left", "store/ratings/left", "tmp/left"])
+def test_the_search_finds_what_is_planted(disk, place):
+    """Each secret in a file where it must not be; and Talview's token outside of its own file."""
+    if not SEARCHED:
+        pytest.skip("a sanitizer or valgrind keeps copies of a program's memory of its own")
+    assert wait_for(lambda: disk.taken("proview") and disk.settle() or disk.tokens, 20, 0.5)
+    size = os.path.getsize(disk.path(place)) if os.path.exists(disk.path(place)) else None
+    for value in (*KEPT.all(), base64.b64encode(("talview:" + KEPT.all()[0]).encode()).decode()):
+        with open(disk.path(place), "ab") as f:
+            f.write(b"some text " + value.encode() + b" and more\n")
+        with pytest.raises(AssertionError, match=place):
+            disk.search()
+        os.remove(disk.path(place)) if size is None else os.truncate(disk.path(place), size)
+    disk.settle()
 
 
 # --- The disk ------------------------------------------------------------------------------------------------
@@ -284,7 +303,7 @@ def test_somebody_holds_the_store(disk, how):
             time.sleep(0.2)
 
     since = disk.mark("examjoint")
-    assert "errorMessage" in disk.verify(password="wrong").json # something for `unlock` to forget
+    assert "errorMessage" in disk.verify(password=WRONG).json # something for `unlock` to forget
     with disk.lives(), concurrent.futures.ThreadPoolExecutor(8) as pool:
         with disk.held("examjoint", how), disk.held("proview", how):
             until = time.monotonic() + HOLD_SECONDS

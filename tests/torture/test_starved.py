@@ -12,14 +12,14 @@ import subprocess
 
 import pytest
 
-from exhaust import BUILD, CLIENT, PATHS, Disk
+from exhaust import BUILD, CLIENT, KEPT, PATHS, Disk
 import fastcgi
 from accounts import BCRYPT
 from support import ListeningSocket, Part, Reply, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TRIES = None if os.environ.get("EXAMHOOK_STARVE_ALL") else 25
-CANARY = "CANARY-5aa1 secret word"
+CANARY = KEPT.add("CANARY-5aa1 secret word")
 # Our own buffers end it; libfcgi's do so by an assertion. Core dumps are off.
 ENDED_WELL = {70: "out of memory", -signal.SIGABRT: "fcgiapp.c:75: Malloc: Assertion `size == 0 || result != ((void *)0)' failed."}
 
