@@ -11,12 +11,9 @@ import os
 import re
 import resource
 import shutil
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import uuid
 
 import pytest

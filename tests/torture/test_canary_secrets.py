@@ -29,7 +29,7 @@ import hardening  # noqa: E402
 import support  # noqa: E402
 from canaries import BEGIN, Kept, Watcher, canary, forms, is_in, secret_options  # noqa: E402
 from calls import EXAMJOINT, admitted, callback, fields, pack  # noqa: E402
-from support import BUILD, PATIENCE, TOP, WRAP, Site, a_uuid, environment, unique, wait_for, written_files  # noqa: E402
+from support import BUILD, TOP, WRAP, Site, a_uuid, environment, unique, wait_for, written_files  # noqa: E402
 
 # Which part of the configuration may hold which account's secrets: `examhook config --for`.
 ROLES = {"examjoint": ("examjoint",), "proview": ("proview",), "worker": ("proview",)}
@@ -401,7 +401,8 @@ def operator(w, folder):
                   ["events", "--quarantined"], ["sessions"], ["sessions", "--json"], ["export"], ["export", "--format", "csv"],
                   ["respondent", "1001"], ["respondent", "1001", "--json"], ["roster", "list"], ["roster", "list", "--json"],
                   ["unlock", "1001"], ["retry", "--parked"], ["backup", w.site.path(folder)], ["purge", "--older-than", "1"],
-                  ["work", "--once", "--budget", "3"], ["check", "--online"], ["migrate"]):
+                  ["work", "--once", "--budget", "3"], ["check", "--online"], ["migrate"], ["export", "--respondent", "1001"],
+                  ["rehearse", "--setup"], ["rehearse", "--clean"], ["respondent", "1001", "--erase", "--yes"]):
         w.run(*words)
     for row in w.site.rows("events", "--json", "--quarantined")[:3]:
         w.run("replay", row["id"])
@@ -632,7 +633,7 @@ def test_killed_and_begun_again(make_world):
     clean(w, *LOGS)
 
 
-@pytest.mark.parametrize("fault", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "EROFS", "EINTR"])
 def test_a_disk_that_fails_under_all_four_files(make_world, fault):
     if not shutil.which("strace"):
         pytest.skip("not installed: strace")
