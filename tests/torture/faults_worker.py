@@ -100,4 +100,4 @@ def try_worker(library, most, share=WHOLE):
         try_points(tally, points, world.try_point)
     finally:
         world.close()
-    return "examhook work%s" % share, tally, "%d of %d calls" % (len(points), len(calls))
+    return "examhook work" + str(share), tally, "%d of %d calls" % (len(points), len(calls))
