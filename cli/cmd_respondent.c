@@ -37,7 +37,8 @@ struct entry {
 
 /*
  * What proctoring has of a person is found at once: one thing leads to another there. What ExamJoint sent is
- * read page by page, and told as far as it was read, with what happened in between: it may be much.
+ * looked for part by part of all it sent, and told as far as that was read, with what happened in between: it
+ * may be much, and all it sent is more.
  */
 struct story {
     struct store *events, *others; /* ExamJoint's area; Proview's, and the ratings */
@@ -46,7 +47,7 @@ struct story {
     enum rank rank;        /* of what is found now */
     struct entry *entries; /* found, and not told yet */
     size_t count, room, found, told;
-    char **seen; /* ids of events and sessions that are in it already */
+    char **seen; /* ids of callbacks and sessions that are in it already */
     size_t seen_count;
     char **sessions; /* session_uuids met on the way */
     size_t session_count;
@@ -111,8 +112,7 @@ static bool take_event(void *context, const struct store_event_row *row)
     struct buf json = BUF_INIT, about = BUF_INIT;
 
     /* An event of the person's own pages comes once, and there may be many. */
-    if (story->rank == RANK_EVENT ? has_text(story->seen, story->seen_count, row->id)
-                                  : !add_unique(&story->seen, &story->seen_count, row->id))
+    if (story->rank != RANK_EVENT && !add_unique(&story->seen, &story->seen_count, row->id))
         return true;
     if (row->session_uuid)
         add_unique(&story->sessions, &story->session_count, row->session_uuid);
@@ -217,11 +217,12 @@ static void gather_sessions(struct story *story, const char *person)
     }
 }
 
-static void gather_all(struct story *story, struct store *store, const char *person)
+/* All callbacks of the person, or session. */
+static void gather_callbacks(struct story *story, const char *person)
 {
     struct store_cursor cursor = STORE_CURSOR_START;
 
-    while (!story->status && gather_page(story, store, person, &cursor))
+    while (!story->status && gather_page(story, story->others, person, &cursor))
         ;
 }
 
@@ -306,14 +307,21 @@ static void tell_entry(struct story *story, const struct entry *entry)
     table_cell(story->table, entry->about);
 }
 
-/* Tells, in order, what was found of the time before `until_ms`, and keeps the rest. */
+/* What may yet be found is an event of `until_ms` at the earliest, and was found later than those that were.
+ */
+static bool may_be_told(const struct entry *entry, int64_t until_ms)
+{
+    return entry->at_ms < until_ms || (entry->at_ms == until_ms && entry->rank == RANK_EVENT);
+}
+
+/* Tells, in order, what was found up to `until_ms`, and keeps the rest. */
 static void tell(struct story *story, int64_t until_ms)
 {
     size_t count = 0;
 
     if (story->count)
         qsort(story->entries, story->count, sizeof(*story->entries), compare_entries);
-    for (; count < story->count && story->entries[count].at_ms < until_ms; count++) {
+    for (; count < story->count && may_be_told(&story->entries[count], until_ms); count++) {
         tell_entry(story, &story->entries[count]);
         entry_release(&story->entries[count]);
     }
@@ -331,14 +339,24 @@ static void tell(struct story *story, int64_t until_ms)
 static void gather_others(struct story *story, const char *person)
 {
     story->rank = RANK_OTHER;
-    gather_all(story, story->others, person);
+    gather_callbacks(story, person);
     gather_sessions(story, person);
     for (size_t i = 0; i < story->session_count && !story->status; i++) {
-        gather_all(story, story->events, story->sessions[i]);
-        gather_all(story, story->others, story->sessions[i]);
+        gather_callbacks(story, story->sessions[i]);
         gather_sessions(story, story->sessions[i]);
     }
     gather_deliveries(story, 0);
+}
+
+/* Up to when the person's events are known, where they were looked for as far as that. */
+static int64_t known_until(struct story *story, const struct store_cursor *cursor)
+{
+    int64_t until_ms = INT64_MIN;
+    enum store_status status = store_events_reached(story->events, cursor, &until_ms);
+
+    if (status != STORE_ABSENT)
+        read_status(story, story->events, status);
+    return until_ms;
 }
 
 static void tell_all(struct story *story, const char *person)
@@ -353,11 +371,10 @@ static void tell_all(struct story *story, const char *person)
 
         story->rank = RANK_EVENT;
         more = gather_page(story, story->events, person, &cursor);
-        /* Another page may have an event of the same time as this one's last. */
-        if (more && story->count > known)
-            until_ms = story->entries[story->count - 1].at_ms;
         gather_deliveries(story, known);
-        if (!story->status && (!more || until_ms < INT64_MAX))
+        if (more && !story->status)
+            until_ms = known_until(story, &cursor);
+        if (!story->status)
             tell(story, until_ms);
     }
 }

@@ -608,9 +608,13 @@ static int find_probe(struct cli *cli, struct store *store, const char *url, con
 {
     struct store_filter ours = {.account = STORE_REHEARSAL, .person = mark};
     struct store_cursor cursor = STORE_CURSOR_START;
-    bool found = false, more;
-    enum store_status status = store_events(store, &ours, &cursor, 1, see_probe, &found, &more);
+    bool found = false;
+    enum store_status status = STORE_OK;
 
+    for (bool more = true; more && !found && !status;) {
+        more = false;
+        status = store_events(store, &ours, &cursor, 1, see_probe, &found, &more);
+    }
     if (status)
         return cli_store_failed(cli, store, status, "reading the events");
     if (found)

@@ -210,12 +210,25 @@ struct store_cursor {
     {                      \
         ""                 \
     }
-/* One short page, oldest first, of the areas (of examjoint and proview) that are open, merged by time; at
-   most `limit` rows. *more is false when the end was reached; calling again later with the same cursor gives
-   what has come since. No lock is held between pages. */
+/* One short page of the areas (of examjoint and proview) that are open, merged by time; at most `limit` rows.
+   *more is false when the end was reached; calling again later with the same cursor and filter gives what has
+   come since. No lock is held between pages.
+
+   Each area's rows come as they arrived, whatever the clock did meanwhile. But for those of a time on
+   (since_ms, and neither person, id nor quarantined): what was there when the listing began comes in the
+   order of received_at_ms, and then, as it arrived, what has come since. None is left out or comes twice,
+   also where the clock was set back.
+
+   One person's events are looked for in a part of the store for each page: it may have fewer rows than there
+   are, or none, while *more is true. Callbacks then wait for the events before them. */
 enum store_status store_events(struct store *store, const struct store_filter *filter,
                                struct store_cursor *cursor, size_t limit, store_event_fn *fn, void *context,
                                bool *more);
+/* How far such a listing has come: when the last of all of ExamJoint's events up to its place was received.
+   But for a clock that was set back, those that follow were received then or later. STORE_ABSENT: it has not
+   begun, or those before its place are gone. */
+enum store_status store_events_reached(struct store *store, const struct store_cursor *cursor,
+                                       int64_t *at_ms);
 
 struct store_delivery_row {
     int64_t number, received_at_ms;

@@ -48,8 +48,8 @@
  * respondent's or a candidate's id is as good as random: by itself each new row would change another page of
  * its index, and the more rows there are, the more of them no cache holds. Keys come with their exam. Ids
  * come by blocks of rows that follow each other, of which some 40 pages of an index are changed at a time,
- * however many events a day brings and however many there are. A lookup by an id asks each block
- * (STORE_EVENT_BLOCKS), one step in the index for each: some 250 for a million events.
+ * however many events a day brings and however many there are. A lookup by an id asks each block, one step in
+ * the index for each: some 250 for a million events. So it is done by and by (STORE_EVENT_BLOCKS).
  */
 #define STORE_EVENT_EXAM(exam_id) "ifnull(substr(" exam_id ", -8), '')"
 /* Within an exam by time, as admissions come, and by the end of the id, which is where one that is counted up
@@ -57,11 +57,11 @@
 #define STORE_EVENT_TIME(admitted_on) "ifnull(" admitted_on ", 0)"
 #define STORE_EVENT_PERSON(respondent_id) "ifnull(substr(" respondent_id ", -8), '')"
 #define STORE_EVENT_BLOCK "id >> 12"
-/* From the first id above ?1 to the last one. A block of which a purge or repeats left nothing costs a step
- * in an index; to look which have rows would cost more, as it reads the table. */
-#define STORE_EVENT_BLOCKS                                                                            \
-    "blocks(block, last) AS (SELECT (SELECT id >> 12 FROM events WHERE id > ?1 ORDER BY id LIMIT 1)," \
-    " (SELECT max(id) >> 12 FROM events) UNION ALL SELECT block + 1, last FROM blocks WHERE block < last)"
+#define STORE_EVENT_BLOCK_END(block) (((block) << 12) | 4095) /* the last id in it */
+/* From ?7 to ?8. A block of which a purge or repeats left nothing costs a step in an index; to look which
+ * have rows would cost more, as it reads the table. */
+#define STORE_EVENT_BLOCKS \
+    "blocks(block) AS (SELECT ?7 UNION ALL SELECT block + 1 FROM blocks WHERE block < ?8)"
 /* 1: that index is there, and by blocks. */
 #define STORE_EVENT_BY_BLOCK(index) \
     "(SELECT instr(sql, '" STORE_EVENT_BLOCK "') > 0 FROM sqlite_schema WHERE name = '" index "')"

@@ -8,24 +8,40 @@
 
 #include "buf.h"
 
-/* A page ends early when its texts are longer than this. */
+/* A page ends early when its texts are longer than this, and at so many rows whatever was asked for. */
 #define PAGE_BYTES (1 << 20)
+#define PAGE_ROWS_MOST 100000
+/* Of one person's events so many blocks are asked for a page. Where nothing of them lies in memory, a disk
+   delivers a hundred pages and some more for it, in hundredths of a second. */
+#define PAGE_BLOCKS 64
 
 enum list_slot {
     LIST_ALL = STORE_STATEMENTS_LIST,
+    LIST_SINCE,
     LIST_QUARANTINED,
     LIST_PERSON,
     LIST_ID,
-    FIRST_SINCE,
+    PERSON_BLOCKS,
+    REACHED,
     LAST_ID
 };
 
-/* One of the two areas, read in the order of its ids: rows that come later have a higher one, whatever the
-   clock does. */
+/* How far an area was listed. By id: rows that come later have a higher one, whatever the clock does. By
+   time, from a time on: of the rows that were there when the listing began, up to the id `last`, those behind
+   that time and id are left; then it goes on by id, behind `last`. */
+struct place {
+    int64_t id; /* -1: not begun */
+    bool by_time;
+    int64_t at_ms, last;
+};
+
+/* One of the two areas. */
 struct source {
     struct store_file *file;
     char letter;
-    int64_t position; /* the last id that was handed out; -1: not begun */
+    struct place place;   /* of the last row that was handed out */
+    struct place reading; /* where `rows` began */
+    int64_t passed;       /* one person's: `rows` has all up to this id, and others follow; 0: has all */
     sqlite3_stmt *rows;
     bool has_row;
 };
@@ -33,38 +49,62 @@ struct source {
 /* --- Cursors -----------------------------------------------------------------------------------------------
  */
 
-static bool read_position(const char **text, char letter, int64_t *position)
+static bool read_number(const char **text, char letter, int64_t least, int64_t *number)
 {
     if (**text != letter)
         return false;
     char *end;
     errno = 0;
     long long value = strtoll(*text + 1, &end, 10);
-    if (errno != 0 || end == *text + 1 || value < -1)
+    if (errno != 0 || end == *text + 1 || value < least)
         return false;
-    *position = value;
+    *number = value;
     *text = end;
     return true;
 }
 
-/* "1e12c7": the form, then a place in each area. */
-static bool read_cursor(const struct store_cursor *cursor, int64_t *event, int64_t *callback)
+static bool read_place(const char **text, char letter, struct place *place)
+{
+    *place = (struct place){0};
+    if (!read_number(text, letter, -1, &place->id))
+        return false;
+    place->by_time = **text == 't';
+    return !place->by_time || (place->id >= 0 && read_number(text, 't', 0, &place->at_ms) &&
+                               read_number(text, 'l', 0, &place->last));
+}
+
+/* "1e12c7": the form, then a place in each area, by id. "2e12t1764000000000l99c7": or by time, with the id up
+   to which that goes. */
+static bool read_cursor(const struct store_cursor *cursor, struct place *event, struct place *callback)
 {
     if (!memchr(cursor->text, '\0', sizeof cursor->text))
         return false;
     const char *text = cursor->text;
     if (*text == '\0') {
-        *event = *callback = -1;
+        *event = *callback = (struct place){.id = -1};
         return true;
     }
-    if (*text++ != '1')
+    char form = *text++;
+    if ((form != '1' && form != '2') || !read_place(&text, 'e', event) || !read_place(&text, 'c', callback))
         return false;
-    return read_position(&text, 'e', event) && read_position(&text, 'c', callback) && *text == '\0';
+    return *text == '\0' && (form == '2') == (event->by_time || callback->by_time);
 }
 
-static void write_cursor(struct store_cursor *cursor, int64_t event, int64_t callback)
+static void write_place(struct buf *text, char letter, const struct place *place)
 {
-    snprintf(cursor->text, sizeof cursor->text, "1e%lldc%lld", (long long)event, (long long)callback);
+    buf_addf(text, "%c%lld", letter, (long long)place->id);
+    if (place->by_time)
+        buf_addf(text, "t%lldl%lld", (long long)place->at_ms, (long long)place->last);
+}
+
+static void write_cursor(struct store_cursor *cursor, const struct place *event, const struct place *callback)
+{
+    struct buf text = BUF_INIT;
+    buf_addc(&text, event->by_time || callback->by_time ? '2' : '1');
+    write_place(&text, 'e', event);
+    write_place(&text, 'c', callback);
+    snprintf(cursor->text, sizeof cursor->text, "%s", buf_str(&text));
+    buf_release(&text);
 }
 
 /* --- One area ----------------------------------------------------------------------------------------------
@@ -76,10 +116,14 @@ static void write_cursor(struct store_cursor *cursor, int64_t event, int64_t cal
 #define CALLBACK_COLUMNS                                                                       \
     "SELECT id, received_at, account, message, session_uuid, external_id, flags, deliveries, " \
     "last_received_at, body FROM callbacks "
-/* ?1 the place, ?2 since, ?3 how many, ?4 the person or id, ?5 whether only quarantined ones, ?6 the account.
-   The plus keeps the planner from sorting by another index. */
+/* ?1 the place, ?2 since, ?3 how many, ?4 the person or id, ?5 whether only quarantined ones, ?6 the account,
+   ?7 and ?8 the person's first and last block. The plus keeps the planner from sorting by another index. */
 #define PAGE \
     " AND id > ?1 AND +received_at >= ?2 AND " STORE_ACCOUNT_WANTED("account", "?6") " ORDER BY id LIMIT ?3"
+/* By time: ?2 and ?1 the place, ?4 the last id. */
+#define PAGE_SINCE                                                                         \
+    "_received WHERE (received_at, id) > (?2, ?1) AND id <= ?4 AND " STORE_ACCOUNT_WANTED( \
+        "account", "?6") " ORDER BY received_at, id LIMIT ?3"
 
 /* The ids of rows where that column is ?4, by the index as it is: by blocks, or not yet. */
 #define IDS_BY(places, place, index_is, column)                                                        \
@@ -102,6 +146,9 @@ static const char *sql_of(const struct source *source, enum list_slot slot)
     switch (slot) {
     case LIST_ALL:
         return events ? EVENT_COLUMNS "WHERE 1" PAGE : CALLBACK_COLUMNS "WHERE 1" PAGE;
+    case LIST_SINCE:
+        return events ? EVENT_COLUMNS "INDEXED BY events" PAGE_SINCE
+                      : CALLBACK_COLUMNS "INDEXED BY callbacks" PAGE_SINCE;
     case LIST_QUARANTINED:
         return EVENT_COLUMNS "INDEXED BY events_quarantined WHERE quarantined = 1" PAGE;
     case LIST_PERSON:
@@ -112,55 +159,121 @@ static const char *sql_of(const struct source *source, enum list_slot slot)
     case LIST_ID:
         return events ? EVENT_COLUMNS "WHERE id = ?4 AND (?5 = 0 OR quarantined = 1)" PAGE
                       : CALLBACK_COLUMNS "WHERE id = ?4" PAGE;
-    case FIRST_SINCE:
-        return events ? "SELECT min(id) FROM events INDEXED BY events_received WHERE received_at >= ?1"
-                      : "SELECT min(id) FROM callbacks INDEXED BY callbacks_received WHERE received_at >= ?1";
+    case PERSON_BLOCKS:
+        return "SELECT (SELECT " STORE_EVENT_BLOCK " FROM events WHERE id > ?1 ORDER BY id LIMIT 1),"
+               " (SELECT max(id) >> 12 FROM events)," STORE_EVENT_BY_BLOCK(
+                   "events_respondent") " IS 1 AND " STORE_EVENT_BY_BLOCK("events_identity") " IS 1";
+    case REACHED:
+        return "SELECT received_at FROM events WHERE id <= ?1 ORDER BY id DESC LIMIT 1";
     case LAST_ID:
         return events ? "SELECT max(id) FROM events" : "SELECT max(id) FROM callbacks";
     }
     return "";
 }
 
-/* An id by one of the two queries above; 0 for none. */
-static enum store_status find_id(struct store *store, const struct source *source, enum list_slot slot,
-                                 int64_t since_ms, int64_t *id)
+/* By the time of receipt: rows of a time are found at once then, and those before it need not be read. */
+static bool goes_by_time(const struct store_filter *filter)
 {
-    enum store_status status = STORE_OK;
-    sqlite3_stmt *statement = store_statement(store, source->file, (int)slot, sql_of(source, slot), &status);
-    if (!statement)
-        return status;
-    if (slot == FIRST_SINCE)
-        sqlite3_bind_int64(statement, 1, since_ms);
-    if (sqlite3_step(statement) == SQLITE_ROW)
-        *id = sqlite3_column_int64(statement, 0);
-    else
-        status = store_fail(store, source->file, "finding where to begin");
-    sqlite3_reset(statement);
-    return status;
+    return filter->since_ms > 0 && !filter->person && !filter->id && !filter->quarantined;
 }
 
-/* Where a listing begins: before the first row of `since`, so that the older ones need not be read. */
 static enum store_status begin_source(struct store *store, const struct store_filter *filter,
                                       struct source *source)
 {
-    int64_t last = 0, first = 0;
-    source->position = 0;
-    if (filter->since_ms <= 0 || filter->person || filter->id || filter->quarantined)
+    enum store_status status = STORE_OK;
+    if (!goes_by_time(filter)) {
+        source->place = (struct place){0};
         return STORE_OK;
-    enum store_status status = find_id(store, source, LAST_ID, 0, &last);
-    if (status == STORE_OK)
-        status = find_id(store, source, FIRST_SINCE, filter->since_ms, &first);
-    if (status == STORE_OK)
-        source->position = first > 0 ? first - 1 : last;
+    }
+    sqlite3_stmt *last = store_statement(store, source->file, LAST_ID, sql_of(source, LAST_ID), &status);
+    if (!last)
+        return status;
+    if (sqlite3_step(last) == SQLITE_ROW)
+        source->place =
+            (struct place){.by_time = true, .at_ms = filter->since_ms, .last = sqlite3_column_int64(last, 0)};
     else
-        source->position = -1;
+        status = store_fail(store, source->file, "finding where to begin");
+    sqlite3_reset(last);
     return status;
 }
 
-static enum store_status step_source(struct store *store, struct source *source)
+/* A person's events are looked for in so many blocks from the place on; in all of them where an index is as
+   older stores have it. */
+static enum store_status bind_blocks(struct store *store, struct source *source)
 {
+    enum store_status status = STORE_OK;
+    sqlite3_stmt *blocks =
+        store_statement(store, source->file, PERSON_BLOCKS, sql_of(source, PERSON_BLOCKS), &status);
+    if (!blocks)
+        return status;
+    sqlite3_bind_int64(blocks, 1, source->reading.id);
+    if (sqlite3_step(blocks) == SQLITE_ROW) {
+        bool some = sqlite3_column_type(blocks, 0) != SQLITE_NULL;
+        int64_t last = sqlite3_column_int64(blocks, 1), first = some ? sqlite3_column_int64(blocks, 0) : last;
+        if (sqlite3_column_int(blocks, 2) && last - first >= PAGE_BLOCKS) {
+            last = first + PAGE_BLOCKS - 1;
+            source->passed = STORE_EVENT_BLOCK_END(last);
+        }
+        sqlite3_bind_int64(source->rows, 7, first);
+        sqlite3_bind_int64(source->rows, 8, last);
+    } else {
+        status = store_fail(store, source->file, "finding where to look");
+    }
+    sqlite3_reset(blocks);
+    return status;
+}
+
+static enum store_status bind_source(struct store *store, const struct store_filter *filter, size_t limit,
+                                     enum list_slot slot, struct source *source)
+{
+    int64_t id = 0;
+    if (filter->id)
+        store_id_read(filter->id, source->letter, &id);
+    sqlite3_bind_int64(source->rows, 1, source->reading.id);
+    sqlite3_bind_int64(source->rows, 2,
+                       source->reading.by_time ? source->reading.at_ms
+                       : filter->since_ms > 0  ? filter->since_ms
+                                               : INT64_MIN);
+    sqlite3_bind_int64(source->rows, 3, (int64_t)limit + 1);
+    if (slot == LIST_PERSON)
+        store_bind_text(source->rows, 4, filter->person);
+    else if (slot == LIST_ID || slot == LIST_SINCE)
+        sqlite3_bind_int64(source->rows, 4, slot == LIST_ID ? id : source->reading.last);
+    store_bind_text(source->rows, 6, filter->account);
+    if (source->letter == 'e' && (slot == LIST_ID || slot == LIST_PERSON))
+        sqlite3_bind_int(source->rows, 5, filter->quarantined);
+    return source->letter == 'e' && slot == LIST_PERSON ? bind_blocks(store, source) : STORE_OK;
+}
+
+/* The rows from source->reading on. */
+static enum store_status open_rows(struct store *store, const struct store_filter *filter, size_t limit,
+                                   struct source *source)
+{
+    enum store_status status = STORE_OK;
+    enum list_slot slot = filter->id                ? LIST_ID
+                          : filter->person          ? LIST_PERSON
+                          : filter->quarantined     ? LIST_QUARANTINED
+                          : source->reading.by_time ? LIST_SINCE
+                                                    : LIST_ALL;
+    source->rows = store_statement(store, source->file, (int)slot, sql_of(source, slot), &status);
+    return source->rows ? bind_source(store, filter, limit, slot, source) : status;
+}
+
+static enum store_status step_source(struct store *store, const struct store_filter *filter, size_t limit,
+                                     struct source *source)
+{
+    enum store_status status = STORE_OK;
     int code = sqlite3_step(source->rows);
+    if (code == SQLITE_DONE && source->reading.by_time) {
+        /* What has come since the listing began. */
+        sqlite3_reset(source->rows);
+        source->reading = (struct place){.id = source->reading.last};
+        status = open_rows(store, filter, limit, source);
+        code = status ? SQLITE_DONE : sqlite3_step(source->rows);
+    }
     source->has_row = code == SQLITE_ROW;
+    if (status)
+        return status;
     return code == SQLITE_ROW || code == SQLITE_DONE ? STORE_OK : store_fail(store, source->file, "listing");
 }
 
@@ -172,29 +285,32 @@ static enum store_status open_source(struct store *store, const struct store_fil
         return STORE_OK;
     if (filter->id && !store_id_read(filter->id, source->letter, &id))
         return STORE_OK;
+    if (source->place.by_time && !goes_by_time(filter))
+        return store_say(store, STORE_ERROR, "this is a place in another listing");
     enum store_status status = store_file_ready(store, source->file);
-    if (status == STORE_OK && source->position < 0)
+    if (status == STORE_OK && source->place.id < 0)
         status = begin_source(store, filter, source);
-    if (status != STORE_OK)
-        return status;
-    enum list_slot slot = filter->id            ? LIST_ID
-                          : filter->person      ? LIST_PERSON
-                          : filter->quarantined ? LIST_QUARANTINED
-                                                : LIST_ALL;
-    source->rows = store_statement(store, source->file, (int)slot, sql_of(source, slot), &status);
+    source->reading = source->place;
+    if (status == STORE_OK)
+        status = open_rows(store, filter, limit, source);
+    return status == STORE_OK ? step_source(store, filter, limit, source) : status;
+}
+
+/* There are others, and it is not known yet when they came. */
+static bool goes_on_elsewhere(const struct source *source)
+{
+    return source->passed > 0 && !source->has_row;
+}
+
+/* All that was read of it was handed out. */
+static void settle(struct source *source)
+{
     if (!source->rows)
-        return status;
-    sqlite3_bind_int64(source->rows, 1, source->position);
-    sqlite3_bind_int64(source->rows, 2, filter->since_ms > 0 ? filter->since_ms : INT64_MIN);
-    sqlite3_bind_int64(source->rows, 3, limit < 100000 ? (int64_t)limit + 1 : 100001);
-    if (filter->id)
-        sqlite3_bind_int64(source->rows, 4, id);
-    else if (filter->person)
-        store_bind_text(source->rows, 4, filter->person);
-    store_bind_text(source->rows, 6, filter->account);
-    if (source->letter == 'e' && (slot == LIST_ID || slot == LIST_PERSON))
-        sqlite3_bind_int(source->rows, 5, filter->quarantined);
-    return step_source(store, source);
+        return;
+    if (source->place.by_time && !source->reading.by_time)
+        source->place = (struct place){.id = source->place.last};
+    if (goes_on_elsewhere(source))
+        source->place.id = source->passed;
 }
 
 /* --- Rows --------------------------------------------------------------------------------------------------
@@ -236,7 +352,7 @@ static void read_callback(sqlite3_stmt *rows, struct store_event_row *row)
 struct kept {
     struct store_event_row row;
     struct source *source;
-    int64_t number;
+    struct place place;
     char *texts;
     size_t bytes;
 };
@@ -278,10 +394,11 @@ static void own_texts(struct kept *kept)
 static void keep_row(struct page *page, struct source *source)
 {
     char id[24];
-    struct kept kept = {.source = source, .number = sqlite3_column_int64(source->rows, 0)};
+    struct kept kept = {.source = source, .place = source->reading};
     kept.row.id = id;
-    kept.row.received_at_ms = sqlite3_column_int64(source->rows, 1);
-    snprintf(id, sizeof id, "%c%lld", source->letter, (long long)kept.number);
+    kept.row.received_at_ms = kept.place.at_ms = sqlite3_column_int64(source->rows, 1);
+    kept.place.id = sqlite3_column_int64(source->rows, 0);
+    snprintf(id, sizeof id, "%c%lld", source->letter, (long long)kept.place.id);
     if (source->letter == 'e')
         read_event(source->rows, &kept.row);
     else
@@ -300,17 +417,33 @@ static struct source *earlier(struct source *a, struct source *b)
     return sqlite3_column_int64(b->rows, 1) < sqlite3_column_int64(a->rows, 1) ? b : a;
 }
 
-/* What was read is handed out even if reading on failed. */
-static void hand_out(const struct page *page, store_event_fn *fn, void *context, bool *more)
+/* What was read is handed out even if reading on failed. False: not all of it was wanted. */
+static bool hand_out(const struct page *page, store_event_fn *fn, void *context)
 {
     for (size_t i = 0; i < page->count; i++) {
         struct kept *kept = &page->rows[i];
-        kept->source->position = kept->number;
-        if (fn(context, &kept->row))
-            continue;
-        *more = *more || i + 1 < page->count;
-        return;
+        kept->source->place = kept->place;
+        if (!fn(context, &kept->row))
+            return i + 1 == page->count;
     }
+    return true;
+}
+
+/* Ends where it is not known what comes next of the events: a callback may be later than that. */
+static enum store_status read_page(struct store *store, const struct store_filter *filter, size_t limit,
+                                   struct source *events, struct source *callbacks, struct page *page)
+{
+    enum store_status status = open_source(store, filter, limit, events);
+    if (status == STORE_OK)
+        status = open_source(store, filter, limit, callbacks);
+    while (status == STORE_OK && page->count < limit && page->bytes < PAGE_BYTES) {
+        struct source *next = earlier(events, callbacks);
+        if (!next || goes_on_elsewhere(events))
+            break;
+        keep_row(page, next);
+        status = step_source(store, filter, limit, next);
+    }
+    return status;
 }
 
 /* A page is read before it is shown: somebody who looks at it screen by screen holds up no checkpoint, and
@@ -321,27 +454,44 @@ enum store_status store_events(struct store *store, const struct store_filter *f
 {
     struct source events = {.file = &store->examjoint, .letter = 'e'};
     struct source callbacks = {.file = &store->proview, .letter = 'c'};
-    struct source *next;
     struct page page = {0};
-    if (!read_cursor(cursor, &events.position, &callbacks.position))
+    if (!read_cursor(cursor, &events.place, &callbacks.place))
         return store_say(store, STORE_ERROR, "this is no place in a listing");
-    enum store_status status = open_source(store, filter, limit, &events);
-    if (status == STORE_OK)
-        status = open_source(store, filter, limit, &callbacks);
-    while (status == STORE_OK && page.count < limit && page.bytes < PAGE_BYTES) {
-        next = earlier(&events, &callbacks);
-        if (!next)
-            break;
-        keep_row(&page, next);
-        status = step_source(store, next);
-    }
-    bool left = earlier(&events, &callbacks) != NULL;
+    enum store_status status =
+        read_page(store, filter, limit < PAGE_ROWS_MOST ? limit : PAGE_ROWS_MOST, &events, &callbacks, &page);
+    bool left = earlier(&events, &callbacks) != NULL || goes_on_elsewhere(&events);
     sqlite3_reset(events.rows);
     sqlite3_reset(callbacks.rows);
-    hand_out(&page, fn, context, &left);
-    write_cursor(cursor, events.position, callbacks.position);
+    bool all = hand_out(&page, fn, context);
+    if (all && status == STORE_OK) {
+        settle(&events);
+        settle(&callbacks);
+    }
+    write_cursor(cursor, &events.place, &callbacks.place);
     if (status == STORE_OK)
-        *more = left;
+        *more = left || !all;
     page_release(&page);
+    return status;
+}
+
+enum store_status store_events_reached(struct store *store, const struct store_cursor *cursor, int64_t *at_ms)
+{
+    struct source source = {.file = &store->examjoint, .letter = 'e'};
+    struct place callback;
+    if (!read_cursor(cursor, &source.place, &callback) || !source.file->path)
+        return store_say(store, STORE_ERROR, "this is no place in a listing");
+    enum store_status status = store_file_ready(store, source.file);
+    if (status != STORE_OK)
+        return status;
+    sqlite3_stmt *reached = store_statement(store, source.file, REACHED, sql_of(&source, REACHED), &status);
+    if (!reached)
+        return status;
+    sqlite3_bind_int64(reached, 1, source.place.id);
+    int code = sqlite3_step(reached);
+    if (code == SQLITE_ROW)
+        *at_ms = sqlite3_column_int64(reached, 0);
+    else
+        status = code == SQLITE_DONE ? STORE_ABSENT : store_fail(store, source.file, "finding how far it is");
+    sqlite3_reset(reached);
     return status;
 }

@@ -787,22 +787,36 @@ static void both_services_in_the_order_of_time(void **state)
     assert_ids(store, &all, "e1 c1 c2 e2 e3 c3 e4 c4 ");
 }
 
-static int go_on_elsewhere(const struct scratch *scratch, const char *text)
+static int go_on_elsewhere(const struct scratch *scratch, const struct store_filter *filter, const char *text,
+                           const char *ids)
 {
     struct store *store = NULL;
     struct store_cursor cursor;
-    struct store_filter all = {0};
     struct seen seen = {0};
     bool more = true;
     memcpy(cursor.text, text, sizeof cursor.text);
     if (store_open(scratch->url, 0, STORE_EXAMJOINT | STORE_PROVIEW, 1000, &store, NULL) != STORE_OK)
         return 1;
-    if (store_events(store, &all, &cursor, 10, see, &seen, &more) != STORE_OK || more)
+    if (store_events(store, filter, &cursor, 10, see, &seen, &more) != STORE_OK || more)
         return 2;
     store_free(store);
-    bool right = strcmp(buf_str(&seen.ids), "c2 c3 e3 ") == 0;
+    bool right = strcmp(buf_str(&seen.ids), ids) == 0;
     forget(&seen);
     return right ? 0 : 3;
+}
+
+/* Another process goes on at that place, to the end. It is the last one to use the store. */
+static void assert_goes_on(struct scratch *scratch, const struct store_filter *filter, const char *text,
+                           const char *ids)
+{
+    int status = 0;
+    store_free(scratch->store); /* SQLite's connections do not survive a fork */
+    scratch->store = NULL;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(go_on_elsewhere(scratch, filter, text, ids));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 static void a_place_can_be_kept(void **state)
@@ -813,7 +827,6 @@ static void a_place_can_be_kept(void **state)
     struct store_filter all = {0};
     struct seen seen = {0};
     bool more = false;
-    int status = 0;
     put_all(store, "e10 c11");
     assert_stored(store, store_events(store, &all, &cursor, 1, see, &seen, &more));
     assert_true(more);
@@ -822,15 +835,9 @@ static void a_place_can_be_kept(void **state)
     put_all(store, "e12");
     assert_stored(store, store_events(store, &all, &cursor, 5, see, &seen, &more));
     assert_string_equal(buf_str(&seen.ids), "e1 c1 e2 ");
-    /* What comes later with an earlier time is not passed by; another process goes on. */
+    /* What comes later with an earlier time is not passed by. */
     put_all(store, "c3 c4 e20");
-    store_free(store); /* SQLite's connections do not survive a fork */
-    scratch->store = NULL;
-    pid_t child = fork();
-    if (child == 0)
-        _exit(go_on_elsewhere(scratch, cursor.text));
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    assert_goes_on(scratch, &all, cursor.text, "c2 c3 e3 ");
     forget(&seen);
 }
 
@@ -857,9 +864,9 @@ static void since_a_time(void **state)
     assert_ids(store, &since, "");
     /* The clock was ahead, was set back, and went on. */
     put_all(store, "e1 e90 e3 e6 c2 c5 c4 c7");
-    assert_ids(store, &since, "c2 c4 e2 e4 ");
+    assert_ids(store, &since, "c2 e4 c4 e2 ");
     struct store_filter all = {.since_ms = NOW};
-    assert_ids(store, &all, "e1 c1 c2 c3 c4 e2 e3 e4 ");
+    assert_ids(store, &all, "e1 c1 e3 c3 c2 e4 c4 e2 ");
     struct store_filter later = {.since_ms = NOW + 1000};
     struct store_cursor cursor = STORE_CURSOR_START;
     struct seen seen = {0};
@@ -870,6 +877,113 @@ static void since_a_time(void **state)
     assert_stored(store, store_events(store, &later, &cursor, 10, see, &seen, &more));
     assert_string_equal(buf_str(&seen.ids), "e6 c5 ");
     forget(&seen);
+}
+
+/* The next page: what it shows, and whether there is more. */
+static void assert_page(struct store *store, const struct store_filter *filter, struct store_cursor *cursor,
+                        size_t limit, const char *ids, bool more_expected)
+{
+    struct seen seen = {0};
+    bool more = !more_expected;
+    assert_stored(store, store_events(store, filter, cursor, limit, see, &seen, &more));
+    assert_string_equal(buf_str(&seen.ids), ids);
+    assert_int_equal(more, more_expected);
+    forget(&seen);
+}
+
+/* Two programs' threads, or a clock that is set right bit by bit: times are not in the order of the ids. */
+static void since_a_time_in_disorder(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    struct store_filter since = {.since_ms = NOW + 5};
+    put_all(store, "e7 e6 c8 e7 e5 e4 c5 c6 c7 e7 c5");
+    assert_ids(store, &since, "e4 c2 c5 e2 c3 e1 e3 e6 c4 c1 ");
+    since.account = "talview";
+    assert_ids(store, &since, "c2 c5 c3 c4 c1 ");
+    since.account = NULL;
+    since.quarantined = true;
+    assert_ids(store, &since, "");
+}
+
+/* What comes while the rest is listed, and afterwards, comes at the end, as it arrives. */
+static void since_a_time_and_on(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    struct store_filter since = {.since_ms = NOW + 5};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    put_all(store, "e30 e20 e10 c15 c35");
+    assert_page(store, &since, &cursor, 1, "e3 ", true);
+    /* Before the last one that was shown, behind it, and too early: the clock was set back. */
+    put_all(store, "e8 e25 e4 c9 c3");
+    assert_page(store, &since, &cursor, 2, "c1 e2 ", true);
+    assert_page(store, &since, &cursor, 1, "e1 ", true);
+    assert_page(store, &since, &cursor, 10, "e4 e5 c2 c3 ", false);
+    assert_page(store, &since, &cursor, 10, "", false);
+    put_all(store, "e6 e3 c50 e40");
+    assert_page(store, &since, &cursor, 1, "e7 ", true);
+    assert_page(store, &since, &cursor, 10, "e9 c5 ", false);
+    assert_page(store, &since, &cursor, 10, "", false);
+    assert_ids(store, &since, "e7 e4 c3 e3 c1 e2 e5 e1 c2 e9 c5 ");
+}
+
+/* Who stops among the first gets the others, whatever was read already. */
+static void since_a_time_stopped(void **state)
+{
+    struct store *store = ((struct scratch *)*state)->store;
+    struct store_filter since = {.since_ms = NOW + 5};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    struct seen seen = {.stop_after = 1};
+    bool more = false;
+    put_all(store, "e30 e20 e10");
+    assert_page(store, &since, &cursor, 1, "e3 ", true);
+    put_all(store, "e15 e16");
+    assert_stored(store, store_events(store, &since, &cursor, 10, see, &seen, &more));
+    assert_string_equal(buf_str(&seen.ids), "e2 ");
+    assert_true(more);
+    assert_page(store, &since, &cursor, 10, "e1 e4 e5 ", false);
+    forget(&seen);
+}
+
+static void a_place_in_time_can_be_kept(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store_filter since = {.since_ms = NOW + 5};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    put_all(scratch->store, "e30 e20 e10 c15 c35");
+    assert_page(scratch->store, &since, &cursor, 2, "e3 c1 ", true);
+    put_all(scratch->store, "e8 e25 e4");
+    /* It is one of this listing only. */
+    struct store_filter all = {0};
+    struct store_cursor copy = cursor;
+    bool more;
+    assert_int_equal(store_events(scratch->store, &all, &copy, 1, see, NULL, &more), STORE_ERROR);
+    assert_goes_on(scratch, &since, cursor.text, "e2 e1 e4 e5 c2 ");
+}
+
+/* As an older program left it: what comes later has a higher id. */
+static void an_older_place_in_time(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store_filter since = {.since_ms = NOW + 5};
+    struct store_cursor cursor = {"1e1c1"};
+    put_all(scratch->store, "e30 e20 e4 e10 c15 c35");
+    assert_goes_on(scratch, &since, cursor.text, "e2 e4 c2 ");
+}
+
+/* A place in both areas stays one where only one of them is open. */
+static void since_a_time_in_one_area(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store_filter since = {.since_ms = NOW + 5};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    struct store *one = scratch_open(scratch, 0, STORE_PROVIEW, 1000);
+    put_all(scratch->store, "e30 e20 c15 c35 c25");
+    assert_page(one, &since, &cursor, 1, "c1 ", true);
+    assert_page(scratch->store, &since, &cursor, 1, "e2 ", true);
+    assert_page(one, &since, &cursor, 10, "c3 c2 ", false);
+    assert_page(one, &since, &cursor, 10, "", false);
+    assert_page(scratch->store, &since, &cursor, 10, "e1 ", false);
+    store_free(one);
 }
 
 static void one_person(void **state)
@@ -936,7 +1050,9 @@ static void only_what_is_open_is_listed(void **state)
 static void a_place_that_is_none(void **state)
 {
     struct store *store = ((struct scratch *)*state)->store;
-    static const char *const texts[] = {"x", "1", "1e", "1e5", "1e5c", "1e5c6x", "2e1c1", "1c1e1", "1e-2c1"};
+    static const char *const texts[] = {"x",       "1",          "1e",         "1e5",     "1e5c",
+                                        "1e5c6x",  "2e1c1",      "1c1e1",      "1e-2c1",  "1e1t5l6c1",
+                                        "2e1t5c1", "2e-1t5l6c1", "2e1t5l-6c1", "2e1l6c1", "3e1t5l6c1"};
     struct store_filter all = {0};
     bool more;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
@@ -1009,6 +1125,12 @@ int main(void)
         scratch_test(a_place_can_be_kept),
         scratch_test(a_listener_may_stop),
         scratch_test(since_a_time),
+        scratch_test(since_a_time_in_disorder),
+        scratch_test(since_a_time_and_on),
+        scratch_test(since_a_time_stopped),
+        scratch_test(a_place_in_time_can_be_kept),
+        scratch_test(an_older_place_in_time),
+        scratch_test(since_a_time_in_one_area),
         scratch_test(one_person),
         scratch_test(one_row),
         scratch_test(only_what_is_open_is_listed),

@@ -92,12 +92,12 @@ static int64_t number(struct store *store, const char *sql)
  */
 
 struct walk {
-    int steps;
+    int steps, sorts, work;
     char sql[512];
 };
 
 /* Called at the end of each statement: how many rows it passed in walks through whole tables or indexes, also
-   to make an index of its own. */
+   to make an index of its own; how often it sorted; how much it did altogether. */
 static int look(unsigned event, void *context, void *statement, void *took)
 {
     struct walk *most = context;
@@ -105,6 +105,9 @@ static int look(unsigned event, void *context, void *statement, void *took)
     (void)took;
     int steps = sqlite3_stmt_status(statement, SQLITE_STMTSTATUS_FULLSCAN_STEP, 1) +
                 sqlite3_stmt_status(statement, SQLITE_STMTSTATUS_AUTOINDEX, 1);
+    int work = sqlite3_stmt_status(statement, SQLITE_STMTSTATUS_VM_STEP, 1);
+    most->sorts += sqlite3_stmt_status(statement, SQLITE_STMTSTATUS_SORT, 1);
+    most->work = work > most->work ? work : most->work;
     if (steps > most->steps) {
         most->steps = steps;
         (void)snprintf(most->sql, sizeof most->sql, "%s", sqlite3_sql(statement));
@@ -124,6 +127,7 @@ static void assert_no_walk(const struct walk *most)
 {
     if (most->steps > 2 * (DAYS + 3) + 5 * SCHEMA_MOST)
         fail_msg("walks %d rows: %s", most->steps, most->sql);
+    assert_int_equal(most->sorts, 0);
 }
 
 static void intake_walks_no_table(void **state)
@@ -161,6 +165,21 @@ static void listings_walk_no_table(void **state)
     assert_no_walk(&most);
 }
 
+/* Neither the rows of that time before the first page, nor in it more than that page. */
+static void since_a_time_reads_pages(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    struct walk most;
+    put_all(store, 0, EVENTS);
+    watch(store, &most);
+    assert_int_equal(listed(store, &(struct store_filter){.since_ms = NOW + 1}), EVENTS - 1);
+    assert_no_walk(&most);
+    /* Some 30 steps for each row. */
+    if (most.work > EVENTS)
+        fail_msg("%d steps for ten rows", most.work);
+}
+
 /* The watch sees a walk where there is one. */
 static void a_walk_is_seen(void **state)
 {
@@ -169,7 +188,9 @@ static void a_walk_is_seen(void **state)
     put_all(scratch->store, 0, EVENTS);
     watch(scratch->store, &most);
     run_sql(scratch->store, "SELECT count(*) FROM events WHERE body = 'x'");
-    assert_true(most.steps > EVENTS / 2);
+    assert_true(most.steps > EVENTS / 2 && most.work > EVENTS && !most.sorts);
+    run_sql(scratch->store, "SELECT id FROM events WHERE id < 9 ORDER BY exam_id");
+    assert_int_equal(most.sorts, 1);
 }
 
 /* --- A busy day --------------------------------------------------------------------------------------------
@@ -353,11 +374,158 @@ static void a_person_is_found_behind_a_gap(void **state)
     assert_no_walk(&most);
 }
 
+/* --- One person in many blocks -----------------------------------------------------------------------------
+ */
+
+/* Blocks with an event of somebody else at their beginning, at the time of their number. */
+#define BLOCKS 1000
+#define ONE_PERSON "019a1b2c-0000-7000-8000-0000000000aa"
+
+struct story {
+    struct buf ids;
+    int pages, empty, rows;
+};
+
+static bool see_id(void *context, const struct store_event_row *row)
+{
+    struct story *story = context;
+    buf_addf(&story->ids, "%s ", row->id);
+    story->rows++;
+    return true;
+}
+
+static void fill_blocks(struct store *store)
+{
+    char sql[512];
+    (void)snprintf(sql, sizeof sql,
+                   "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < %d)"
+                   " INSERT INTO events(id, received_at, account, respondent_id, last_received_at)"
+                   " SELECT n * 4096 + 1, %lld + n, 'main', 'another', %lld + n FROM n",
+                   BLOCKS - 1, (long long)NOW, (long long)NOW);
+    run_sql(store, sql);
+}
+
+/* An event of that person in that block, as a respondent or as a candidate. */
+static void put_in_block(struct store *store, int block, int at, const char *column)
+{
+    char sql[512];
+    (void)snprintf(sql, sizeof sql,
+                   "INSERT INTO events(id, received_at, account, %s, last_received_at) VALUES(%d, %lld,"
+                   " 'main', '" ONE_PERSON "', %lld)",
+                   column, block * BLOCK + at, (long long)(NOW + block), (long long)(NOW + block));
+    run_sql(store, sql);
+}
+
+static void put_callback(struct store *store, int64_t at_ms, const char *uuid)
+{
+    struct store_callback callback = {.received_at_ms = at_ms,
+                                      .account = "talview",
+                                      .session_uuid = uuid,
+                                      .message = "done",
+                                      .external_id = ONE_PERSON,
+                                      .sender = "192.0.2.7",
+                                      .body = "{}"};
+    assert_stored(store, store_round_begin(store, STORE_PROVIEW));
+    assert_stored(store, store_callback_add(store, &callback, NULL, NULL));
+    assert_stored(store, store_round_commit(store));
+}
+
+static struct story story_of(struct store *store, const struct store_filter *filter, size_t limit,
+                             struct store_cursor *cursor)
+{
+    struct story story = {0};
+    int64_t reached_ms = INT64_MIN, before_ms;
+    for (bool more = true; more; story.pages++) {
+        int before = story.rows;
+        assert_stored(store, store_events(store, filter, cursor, limit, see_id, &story, &more));
+        story.empty += story.rows == before;
+        before_ms = reached_ms;
+        if (more && store_events_reached(store, cursor, &reached_ms) != STORE_ABSENT)
+            assert_true(reached_ms >= before_ms && reached_ms < NOW + BLOCKS);
+    }
+    return story;
+}
+
+static void assert_story(struct store *store, const struct store_filter *filter, const char *ids)
+{
+    for (size_t limit = 1; limit < 100; limit = 3 * limit + 1) {
+        struct store_cursor cursor = STORE_CURSOR_START;
+        struct story story = story_of(store, filter, limit, &cursor);
+        assert_string_equal(buf_str(&story.ids), ids);
+        buf_release(&story.ids);
+    }
+}
+
+/* What is found is handed out before the rest is looked through, in order, and callbacks among it. */
+static void a_person_is_found_block_by_block(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    struct store_filter person = {.person = ONE_PERSON};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    struct walk most;
+    int64_t reached_ms = -1;
+    assert_int_equal(store_events_reached(store, &cursor, &reached_ms), STORE_ABSENT);
+    fill_blocks(store);
+    watch(store, &most);
+    assert_story(store, &person, "");
+    put_in_block(store, 0, 4095, "respondent_id");
+    put_in_block(store, 1, 0, "identity");
+    put_in_block(store, 400, 2, "respondent_id");
+    put_in_block(store, 400, 3, "identity");
+    put_in_block(store, 400, 4, "respondent_id");
+    put_in_block(store, BLOCKS - 1, 2, "identity");
+    put_callback(store, NOW + 300, "before");
+    put_callback(store, NOW + 400, "same-time");
+    put_callback(store, NOW + BLOCKS, "behind");
+    assert_story(store, &person, "e4095 e4096 c1 e1638402 e1638403 e1638404 c2 e4091906 c3 ");
+    /* Three steps for each block that is asked for a page, and the schema. */
+    if (most.steps > BLOCKS / 2 || most.sorts)
+        fail_msg("walks %d rows, sorts %d times: %s", most.steps, most.sorts, most.sql);
+    struct story story = story_of(store, &person, 500, &cursor);
+    assert_true(story.empty > 5 && story.pages < BLOCKS / 10);
+    buf_release(&story.ids);
+    person.since_ms = NOW + 400;
+    assert_story(store, &person, "e1638402 e1638403 e1638404 c2 e4091906 c3 ");
+    person = (struct store_filter){.person = ONE_PERSON, .account = "main"};
+    assert_story(store, &person, "e4095 e4096 e1638402 e1638403 e1638404 e4091906 ");
+}
+
+/* The first page comes of some blocks; how far it has come is known; and what comes later is found. */
+static void a_persons_place_can_be_kept(void **state)
+{
+    struct scratch *scratch = *state;
+    struct store *store = scratch->store;
+    struct store_filter person = {.person = ONE_PERSON};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    struct story story = {0};
+    struct walk most;
+    int64_t reached_ms = -1;
+    bool more = false;
+    fill_blocks(store);
+    put_in_block(store, 3, 2, "respondent_id");
+    watch(store, &most);
+    assert_stored(store, store_events(store, &person, &cursor, 10, see_id, &story, &more));
+    assert_true(more && most.work < 20 * BLOCKS);
+    assert_string_equal(buf_str(&story.ids), "e12290 ");
+    assert_stored(store, store_events_reached(store, &cursor, &reached_ms));
+    assert_true(reached_ms > NOW + 3 && reached_ms < NOW + BLOCKS / 4);
+    buf_release(&story.ids);
+    story = story_of(store, &person, 10, &cursor);
+    assert_int_equal(story.rows, 0);
+    put_in_block(store, BLOCKS - 1, 3, "identity");
+    put_in_block(store, BLOCKS + 80, 3, "identity");
+    story = story_of(store, &person, 10, &cursor);
+    assert_string_equal(buf_str(&story.ids), "e4091907 e4423683 ");
+    buf_release(&story.ids);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(intake_walks_no_table, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(listings_walk_no_table, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(since_a_time_reads_pages, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_walk_is_seen, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_busy_day_writes_no_more_pages, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(older_indexes_serve_and_are_made_anew, scratch_setup,
@@ -369,6 +537,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_other_half_serves_and_is_ended, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(without_an_index_nothing_is_missing, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_person_is_found_behind_a_gap, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_person_is_found_block_by_block, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_persons_place_can_be_kept, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
