@@ -86,6 +86,9 @@ class Daemon:
 
 
 class World:
+    username, password, app_id, path_token = USERNAME, PASSWORD, APP_ID, PATH_TOKEN
+    callback_headers = {} # what a callback has beside its path, as a CGI process gets it
+
     def __init__(self, settings=None, accounts=None, standin=True):
         self.folder = tempfile.mkdtemp(prefix="examhook-worker-")
         self.daemons, self.standin, self.url = [], None, "https://127.0.0.1:1"
@@ -105,7 +108,7 @@ class World:
     def start_standin(self):
         self.standin = subprocess.Popen(
             [PYTHON, os.path.join(TOP, "tests/standin/talview.py"), "--port", "0", "--dir", self.path("talview"),
-             "--username", USERNAME, "--password", PASSWORD, "--app-id", APP_ID],
+             "--username", self.username, "--password", self.password, "--app-id", self.app_id],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         line = self.standin.stdout.readline()
         assert line.startswith("ready https://"), line
@@ -115,8 +118,8 @@ class World:
     def account(self, **changes):
         """The lines of one [proview] section; None leaves a line out."""
         lines = {"login_url": self.url + "/v1/user/login", "session_url": self.url + "/v1/sessions",
-                 "ca_file": self.path("talview", "ca.pem"), "username": USERNAME, "password": PASSWORD,
-                 "app_id": APP_ID, "path_token": PATH_TOKEN}
+                 "ca_file": self.path("talview", "ca.pem"), "username": self.username, "password": self.password,
+                 "app_id": self.app_id, "path_token": self.path_token}
         lines.update(changes)
         return {k: v for k, v in lines.items() if v is not None}
 
@@ -140,7 +143,7 @@ class World:
             stderr=subprocess.PIPE, check=False,
             env=environment(EXAMHOOK_CONF=self.conf, GATEWAY_INTERFACE="CGI/1.1", REQUEST_METHOD="POST", CONTENT_LENGTH=str(len(body)),
                             CONTENT_TYPE="application/json", REMOTE_ADDR="192.0.2.1", SERVER_PROTOCOL="HTTP/1.1",
-                            PATH_INFO="/webhooks/proview/%s/%s" % (account, PATH_TOKEN)))
+                            PATH_INFO="/webhooks/proview/%s/%s" % (account, self.path_token), **self.callback_headers))
         assert re.search(rb"^Status: 200", done.stdout, re.M), (done.stdout, done.stderr)
         return session
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """One fault at each single call of the storage path in turn, and whether anything accepted is lost by it.
 
-    tests/torture/faults.py [--only WORDS] [--most N | --all] [--jobs N]
+    tests/torture/faults.py [--only WORDS] [--fault NAME] [--most N | --all] [--jobs N]
 
 A small library of our own (faulty.c) is put in front of the C library of the real programs. For each call that
 concerns the store, in turn: EIO, ENOSPC, EROFS, EINTR, too many open files, no memory for a map, a write of which really only
@@ -20,7 +20,8 @@ right after the call; for each call those that can happen to it. The series:
     examhook work           the worker's store: each session is rated once, with no more calls than are allowed
 
 What was answered 2xx must be stored once with its body. Otherwise it is sent again without a fault, must be taken, and
-stored once. A refusal is one of the documented words; integrity_check says ok. Of a series with very many calls of one
+stored once. Every secret is a canary and is looked for right after each fault, and again at the end of each point: in all
+that was written, answered and logged, in temporary files, and in the processes meanwhile. A refusal is one of the documented words; integrity_check says ok. Of a series with very many calls of one
 kind (a checkpoint, a migration, the worker) about --most of each kind are tried, the first and last always; what was
 tried is said. With --all each single call is, which takes about an hour. The last line is
 
@@ -40,7 +41,8 @@ import faults_commands
 import faults_people
 import faults_served
 import faults_worker
-from faulty import Share, Tally, compiled
+from faults_place import let_cores_be_written
+from faulty import FAULTS, POSSIBLE, Share, Tally, compiled
 
 EVERY = 1 << 20
 MANY_EVENTS = 120
@@ -100,9 +102,13 @@ def main():
     parser.add_argument("--most", type=int, default=12, help="about so many calls of one kind in a long series; 1: in every one")
     parser.add_argument("--all", action="store_const", dest="most", const=EVERY, help="each call of the long series too: about an hour")
     parser.add_argument("--jobs", type=int, default=3, help="series at one time")
+    parser.add_argument("--fault", action="append", choices=FAULTS, help="only these faults")
     options = parser.parse_args()
+    for call in POSSIBLE:
+        POSSIBLE[call] = tuple(fault for fault in POSSIBLE[call] if fault in (options.fault or FAULTS))
     if not shutil.which("cc"):
         sys.exit("faults: there is no C compiler")
+    let_cores_be_written()
     # So that its folders go.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     total, folder = Tally(), tempfile.mkdtemp(prefix="examhook-faulty-")

@@ -110,7 +110,7 @@ class Trial(Place):
         if not self.faulty.rest():
             return "the call was not made"
         tally.point(call, fault)
-        wrong = self.judge_answer(answer, fault in KILLS, call)
+        wrong = tally.searched(fault, self.leaks()) or self.judge_answer(answer, fault in KILLS, call)
         acks, sends = int(self.kind.accepts(*answer[:2])), 1
         if not acks:
             self.can_be_read() # whoever only reads must be able to, whatever the killed one left
@@ -119,7 +119,7 @@ class Trial(Place):
             if not self.kind.accepts(*again[:2]):
                 return wrong or "sent again, without a fault: %r" % (again,)
         tally.accepted += 1
-        return self.judge_store(tally, acks, sends) or wrong
+        return self.leaks() or self.judge_store(tally, acks, sends) or wrong
 
     def judge_store(self, tally, acks, sends):
         rows = self.rows(self.kind.area)
@@ -172,7 +172,8 @@ class Sender(threading.Thread):
                 if self.chance.random() < 0.5:
                     n = self.chance.randrange(len(self.calls)) + 1
                     call = self.calls[n - 1]
-                    fault = self.chance.choice(POSSIBLE[call])
+                    fault = self.chance.choice(POSSIBLE[call] or (None,))
+                if fault:
                     self.faulty.arm(n, fault)
                 answer = self.trial.cgi(self.trial.kind, number, faulty=self.faulty if fault else None)
                 self.sends[number] += 1
@@ -180,6 +181,8 @@ class Sender(threading.Thread):
                 fired = fault and self.faulty.rest()
                 if fired:
                     self.tally.point(call, fault)
+                    leak = self.tally.searched(fault, self.trial.leaks())
+                    self.tally.wrong += [leak] if leak else []
                 # Beside the others a call may be another than it was alone: say may have gone wrong with any.
                 wrong = None if answer[2] == -signal.SIGKILL and fault in KILLS else self.trial.judge_answer(
                     answer, False, "say" if fired else "")
@@ -216,6 +219,8 @@ def try_many(library, kind, state, events, writers=4):
         broken = trial.not_whole(trial.kind.area)
         tally.broken += bool(broken)
         tally.wrong += broken
+        leak = trial.leaks()
+        tally.wrong += [leak] if leak else []
     finally:
         trial.close()
     return "CGI, %d at once, %s, %s" % (writers, kind, state), tally, "%d events" % (events // writers * writers)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 
-from faults_place import BCRYPT, Kind, Place
+from faults_place import BCRYPT, Kind, Place, canary # this one also makes tests/e2e known
 from faulty import KILLS, WHOLE, Tally, chosen, try_points
 
 OLD, NEW = ("7", "8"), ("8", "9", "10")
@@ -21,15 +21,21 @@ class Commanded(Place):
         self.name, self.new = name, os.path.join(self.folder, "new.csv")
         self.backup, self.out = os.path.join(self.data, "backup"), os.path.join(self.data, "out", "part.conf")
         os.mkdir(os.path.join(self.data, "out"))
+        # A part of the configuration, and while it is made the file that becomes it: never with the worker's secrets.
+        self.remains.places.append((r"(^|/)out/[^/]*$", [
+            value for (_, option), value in self.secrets.of.items() if option not in ("username", "password", "app_id")]))
         if name != "migrate":
             self.fill_all()
         self.keep()
 
     def fill_all(self):
         self.fill()
-        for path, ids in ((os.path.join(self.folder, "old.csv"), OLD), (self.new, NEW)):
-            with open(path, "w", encoding="utf-8") as f:
-                f.write("id,password_hash\n" + "".join("%s,%s\n" % (one, BCRYPT) for one in ids))
+        with open(os.path.join(self.folder, "old.csv"), "w", encoding="utf-8") as f:
+            f.write("id,password_hash\n" + "".join("%s,%s\n" % (one, BCRYPT) for one in OLD))
+        with open(self.new, "w", encoding="utf-8") as f:
+            # The last one's password is in plain text, and to be hashed.
+            f.write("id,password_hash,password\n" + "".join("%s,%s,\n" % (one, BCRYPT) for one in NEW[:-1]) +
+                    "%s,,%s\n" % (NEW[-1], self.secrets.add(canary())))
         self.examhook("roster", "import", "--replace", os.path.join(self.folder, "old.csv"))
         for name, number in (("event", 1), ("event", 2), ("callback", 3), ("wrong", 4), ("quarantined", 5)):
             assert self.cgi(Kind(name), number)[0] in (200, 422)
@@ -42,7 +48,7 @@ class Commanded(Place):
 
     def make_replayable(self):
         """As when an earlier version did not know the event, whose body is whole."""
-        body = json.dumps(Kind("event").event(5)).replace('"respondent_id": "r5", ', '"respondent_id": "r55", ')
+        body = json.dumps(Kind("event").stored(5)).replace('"respondent_id": "r5", ', '"respondent_id": "r55", ')
         self.change("examjoint", "UPDATE events SET body = ? WHERE quarantined = 1", body)
         row, = self.select("examjoint", "SELECT id FROM events WHERE quarantined = 1")
         self.quarantined = "e%d" % row[0]
@@ -164,6 +170,7 @@ class Commanded(Place):
         if not self.faulty.rest():
             return "the call was not made"
         tally.point(call, fault)
+        leak = tally.searched(fault, self.leaks())
         if fault in KILLS:
             wrong = None if done.returncode == -signal.SIGKILL else "was not killed: %d" % done.returncode
         elif done.returncode < 0:
@@ -177,7 +184,7 @@ class Commanded(Place):
                 tally.broken += 1
                 wrong = wrong or judged
         tally.accepted += 1
-        return wrong
+        return leak or self.leaks() or wrong
 
 
 COMMANDS = ("import", "migrate", "backup", "purge", "unlock", "replay", "config")

@@ -11,9 +11,7 @@ from support import written_files
 DAY_MS = 86400000
 # Who goes, and who stays; numbers of events.
 GOING, STAYING = 7, 8
-WORKER = """username = faults
-password = faults
-app_id = faults
+WORKER = """
 [worker]
 connect_timeout = 1s
 request_timeout = 1s

@@ -1,4 +1,5 @@
-"""What the fault series share: a folder with a store, the events they send, and what must be stored of them."""
+"""What the fault series share: a folder with a store, the events they send, and what must be stored of them. Every secret
+is a canary, and after each fault it is looked for in whatever was left and said."""
 import collections
 import json
 import os
@@ -12,25 +13,28 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
 from accounts import BCRYPT  # noqa: E402
+from canaries import Kept, Remains, canary, let_cores_be_written  # noqa: E402
 from faulty import Faulty  # noqa: E402
 from support import BUILD, LANGUAGES, environment  # noqa: E402
 
-TOKEN = "faults-path-token-0123456789"
+RIGHT, WRONG = "horse bcrypt", canary()
 CONF = """
 [store]
 url = sqlite:%s/store
 [verify]
 languages = %s
 budget = 30s
+[roster]
+hash = sha512crypt
 [throttle]
 failures = %d
 pause = 1h
 window = 1d
 [examjoint main]
 client_id = faults-id
-client_secret = faults-secret
+%s
 [proview main]
-path_token = %s
+%s
 login_url = https://127.0.0.1:9/login
 session_url = https://127.0.0.1:9/sessions
 [fields]
@@ -69,15 +73,23 @@ class Kind:
         note = "n%d " % number + "x" * size
         if self.name == "callback":
             return {"session_uuid": UUID % number, "external_id": str(number), "message": "m%d" % number, "more": note}
-        event = {"event": "result_ready", "respondent_id": "r%d" % number, "exam_id": "e%d" % number, "note": note}
+        event = {"event": "result_ready", "respondent_id": "r%d" % number, "exam_id": "e%d" % number, "note": note,
+                 "fields": [{"position": 1, "value": WRONG}]}
         if self.name == "unknown":
             event["event"] = "something_new"
         elif self.name == "quarantined":
             del event["respondent_id"]
         elif self.verifies:
-            word = "wrong" if self.name == "wrong" else "horse bcrypt"
+            word = WRONG if self.name == "wrong" else RIGHT
             event = {"event": "verify_respondent", "exam_id": "e%d" % number, "choosenLang": "en", "fields": [
                 {"position": 0, "value": "7"}, {"position": 1, "value": word}]}
+        return event
+
+    def stored(self, number, size=100):
+        """The body that is kept of it."""
+        event = self.event(number, size)
+        if "fields" in event:
+            event["fields"] = [{"position": 1, "value": "[redacted]"}]
         return event
 
     def accepts(self, status, body):
@@ -98,7 +110,7 @@ class Kind:
                 if self.name == "throttled":
                     wanted.update(outcome="invalid", reason="throttled")
             else:
-                wanted["body"] = self.event(number, size)
+                wanted["body"] = self.stored(number, size)
                 if self.area == "examjoint":
                     wanted["outcome"] = "quarantined" if self.name == "quarantined" else None
             for name, value in wanted.items():
@@ -116,19 +128,35 @@ class Place:
         self.store = os.path.join(self.data, "store")
         os.mkdir(self.data)
         os.mkdir(os.path.join(self.folder, "log"))
+        os.mkdir(os.path.join(self.folder, "tmp"))
+        self.secrets = Kept()
+        self.token = self.secrets.of["proview", "path_token"]
+        for word in (RIGHT, WRONG):
+            self.secrets.add(word)
+        self.remains = Remains(self.secrets, self.folder, hashes=[self.secrets.add(BCRYPT)])
         self.conf = os.path.join(self.folder, "examhook.conf")
         with open(os.open(self.conf, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as f:
-            f.write(CONF % (self.data, LANGUAGES, failures, TOKEN))
+            f.write(CONF % (self.data, LANGUAGES, failures, self.secrets.lines("examjoint"), self.secrets.lines("proview")))
         self.faulty = Faulty(self.folder, self.data, library)
 
     def database(self, area):
         return os.path.join(self.store, area, AREAS[area] + ".db")
 
     def command(self, *arguments, faulty=False, **how):
-        more = self.faulty.environment if faulty else {}
-        return subprocess.run([os.path.join(BUILD, "examhook"), "--config", self.conf, *arguments], text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              env={**environment(), **more}, timeout=120, check=False, **how)
+        done = subprocess.run([os.path.join(BUILD, "examhook"), "--config", self.conf, *arguments], text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder,
+                              env=self.environment(self.faulty if faulty else None), timeout=120, check=False, **how)
+        self.remains.look_at(arguments, done.stdout + done.stderr)
+        return done
+
+    def environment(self, faulty=None):
+        """Temporary files come to lie where they are looked for."""
+        return {**environment(), "TMPDIR": os.path.join(self.folder, "tmp"), **(faulty.environment if faulty else {})}
+
+    def leaks(self):
+        """What is wrong: a secret where it must not be, right now; None when there is none."""
+        found = self.remains.leaks(self.data, os.path.join(self.folder, "log"), os.path.join(self.folder, "tmp"))
+        return "a secret is where it must not be: %s" % found if found else None
 
     def examhook(self, *arguments):
         done = self.command(*arguments)
@@ -155,13 +183,14 @@ class Place:
     def cgi(self, kind, number, size=100, faulty=None):
         """(status or None, body, exit status, log) of one request to a plain CGI process."""
         body = json.dumps(kind.event(number, size)).encode()
-        path = "/webhooks/proview/main/" + TOKEN if kind.name == "callback" else "/webhooks/examjoint"
+        path = "/webhooks/proview/main/" + self.token if kind.name == "callback" else "/webhooks/examjoint"
         more = {"EXAMHOOK_CONF": self.conf, "GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": "POST",
                 "CONTENT_LENGTH": str(len(body)), "REMOTE_ADDR": "192.0.2.1", "SERVER_PROTOCOL": "HTTP/1.1",
-                "PATH_INFO": path, "HTTP_X_CLIENT_ID": "faults-id", "HTTP_X_CLIENT_SECRET": "faults-secret"}
+                "PATH_INFO": path, "HTTP_X_CLIENT_ID": "faults-id", **self.secrets.cgi()}
         done = subprocess.run([os.path.join(BUILD, kind.program + ".fcgi")], input=body, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=60, check=False,
-                              env={**environment(), **more, **(faulty.environment if faulty else {})})
+                              stderr=subprocess.PIPE, timeout=60, check=False, cwd=self.folder,
+                              env={**self.environment(faulty), **more})
+        self.remains.look_at("the answer or the log of a CGI process", done.stdout + done.stderr)
         found = re.match(rb"Status: (\d+)[^\n]*\r?\n(?:.+\r?\n)*\r?\n(.*)", done.stdout, re.S)
         status = int(found.group(1)) if found else None
         return status, found and found.group(2), done.returncode, done.stderr.decode("utf-8", "replace")
@@ -205,4 +234,5 @@ class Place:
         return found
 
     def close(self):
+        self.remains.end()
         shutil.rmtree(self.folder, ignore_errors=True)

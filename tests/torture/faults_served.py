@@ -6,10 +6,10 @@ import socket
 import sqlite3
 import subprocess
 
-from faults_place import TOKEN, WORDS, Kind, Place # this one also makes tests/e2e known
+from faults_place import WORDS, Kind, Place # this one also makes tests/e2e known
 from fastcgi import Peer, post, request
 from faulty import KILLS, POSSIBLE, WHOLE, WRITING, Tally, chosen
-from support import BUILD, environment, wait_for
+from support import BUILD, wait_for
 
 KINDS = ("event", "callback", "unknown", "repeat", "quarantined", "right", "wrong", "throttled")
 # How many calls in a row go wrong: what mends a connection meets the fault as well.
@@ -35,7 +35,7 @@ class Served(Place):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [os.path.join(BUILD, self.kind.program + ".fcgi"), "--config", self.conf, "--socket", self.socket],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**environment(), **self.faulty.environment})
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, env=self.environment(self.faulty))
         assert wait_for(self.listens, 30, 0.01), self.said()
 
     def listens(self):
@@ -65,10 +65,11 @@ class Served(Place):
         """(status, body), or None without an answer."""
         kind = kind or self.kind
         body = json.dumps(kind.event(number, size)).encode()
+        headers = {name.replace("-", "_"): value for name, value in self.secrets.headers()}
         if kind.name == "callback":
-            values = post(body, "/webhooks/proview/main/" + TOKEN)
+            values = post(body, "/webhooks/proview/main/" + self.token, **headers)
         else:
-            values = post(body, x_client_id="faults-id", x_client_secret="faults-secret")
+            values = post(body, x_client_id="faults-id", **headers)
         try:
             peer = Peer(self.socket, ANSWER_SECONDS)
             try:
@@ -80,6 +81,7 @@ class Served(Place):
             return None
         except TimeoutError:
             return 0, b'{"error": "no answer within %d s"}' % ANSWER_SECONDS
+        self.remains.look_at("the answer", text)
         return status, text
 
     def deliver(self, number, size=100, kind=None):
@@ -136,6 +138,7 @@ class Served(Place):
             wrong = wrong or self.judge_answer(answer, "say" if length > 1 or self.faulty.met() == "say" else call)
         if self.faulty.rest():
             tally.point(call, fault)
+            wrong = tally.searched(fault, self.leaks()) or wrong
         return self.finish(number, 100, wrong)
 
     def try_persisting(self, tally, calls, fault):
@@ -150,6 +153,7 @@ class Served(Place):
             wrong = wrong or self.judge_answer(self.deliver(number), calls[0])
         if self.faulty.rest():
             tally.point(calls[0], fault)
+            wrong = tally.searched(fault, self.leaks()) or wrong
         for number in numbers:
             wrong = self.finish(number, 100, wrong)
         return wrong
@@ -179,9 +183,10 @@ class Served(Place):
         if fired and fault in KILLS:
             if self.process.wait() != -signal.SIGKILL:
                 wrong = "ended with %s: %s" % (self.process.returncode, self.said())
+            wrong = tally.searched(fault, self.leaks()) or wrong
             self.start()
         else:
-            wrong = wrong or self.judge_answer(answer, call)
+            wrong = tally.searched(fault, self.leaks()) or wrong or self.judge_answer(answer, call)
         return self.finish(number, size, wrong) or self.judge_store(tally)
 
     def make_checkpoint(self):
@@ -227,6 +232,7 @@ class Served(Place):
             wrong = wrong or "rows that were not sent: %s" % sorted(set(rows) - {number for _, number in self.sent})
         broken = self.not_whole(self.kind.area)
         tally.broken += bool(broken)
+        wrong = self.leaks() or wrong
         return wrong or (str(broken) if broken else None)
 
     def close(self):

@@ -7,7 +7,8 @@ import subprocess
 
 from faults_place import AREAS, whole # this one also makes tests/e2e known
 from faulty import KILLS, WHOLE, Faulty, Tally, chosen, try_points
-from worker_support import World, environment
+from secret_world import SecretWorld
+from worker_support import environment
 
 SESSIONS = 2
 # A kill between reply and store leaves a lease behind, which must run out before the next run may ask again.
@@ -16,10 +17,10 @@ SETTINGS = {"connect_timeout": "2s", "request_timeout": "2s", "lease": "6s", "re
 CALLS_MOST, LOGINS_MOST = 2, 2
 
 
-class Working(World):
+class Working(SecretWorld):
     def __init__(self, library):
         super().__init__(SETTINGS)
-        self.kept = self.path("kept")
+        self.kept = self.path("kept") # of which the programs know nothing
         self.uuids = self.callbacks(SESSIONS)
         self.faulty = Faulty(self.folder, os.path.realpath(self.path("store")), library, say=False)
         shutil.copytree(self.path("store"), self.kept)
@@ -30,9 +31,11 @@ class Working(World):
         self.control(reset=True)
 
     def work(self, faulty):
-        return subprocess.run(self.command("work", "--once"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        done = subprocess.run(self.command("work", "--once"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=120, check=False,
                               env=environment(**(self.faulty.environment if faulty else {})))
+        self.remains.look_at("work --once", done.stderr)
+        return done
 
     def pass_time(self):
         """What a dead worker took, and what waits for its turn, is due: instead of sleeping through it."""
@@ -58,6 +61,7 @@ class Working(World):
         if not self.faulty.rest():
             return None # which calls are made depends a little on the order of the replies
         tally.point(call, fault)
+        leak = tally.searched(fault, self.leaks())
         if fault in KILLS:
             wrong = None if done.returncode == -signal.SIGKILL else "was not killed: %d" % done.returncode
         elif done.returncode < 0:
@@ -69,7 +73,7 @@ class Working(World):
             again = self.work(False)
             if again.returncode:
                 wrong = wrong or "the next run failed: %s" % again.stderr[-300:]
-        return self.judge(tally) or wrong
+        return leak or self.leaks() or self.judge(tally) or wrong
 
     def judge(self, tally):
         rows, counts = self.sessions(), self.counts()

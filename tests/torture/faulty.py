@@ -95,16 +95,23 @@ class Tally:
     def __init__(self):
         self.points = self.accepted = self.lost = self.doubled = self.broken = 0
         self.by_call, self.wrong = {}, []
+        self.searches = collections.Counter() # for secrets, by the fault before it
 
     def point(self, call, fault):
         self.points += 1
         self.by_call[call, fault] = self.by_call.get((call, fault), 0) + 1
+
+    def searched(self, fault, leak):
+        """What came of a search right after this fault."""
+        self.searches[fault] += 1
+        return leak
 
     def merge(self, other):
         for name in ("points", "accepted", "lost", "doubled", "broken"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for pair, count in other.by_call.items():
             self.by_call[pair] = self.by_call.get(pair, 0) + count
+        self.searches.update(other.searches)
         self.wrong += other.wrong
 
     def add(self, other, title, note):
@@ -131,6 +138,7 @@ class Tally:
             print("wrong: " + text)
         if len(self.wrong) > 20:
             print("... and %d more" % (len(self.wrong) - 20))
+        print("searched for secrets right after: " + ", ".join("%s %d" % (f, self.searches[f]) for f in FAULTS if self.searches[f]))
         print("torture-faults: %d points, %d accepted, %d lost, %d doubled, %d not whole" % (
             self.points, self.accepted, self.lost, self.doubled, self.broken))
         return 1 if self.wrong or self.lost or self.doubled or self.broken else 0

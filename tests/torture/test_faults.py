@@ -1,5 +1,6 @@
 """Faults at some calls of the storage path; tests/torture/faults.py tries each. That its judges notice what they are
 there to notice. And a real disk that an error makes read-only under the programs."""
+import base64
 import os
 import re
 import shutil
@@ -20,26 +21,31 @@ from test_kills import HERE, PYTHON, environment
 # One of each: plain CGI with both journals, several at once, the long-running program, a command and the worker.
 SERIES = ("cgi event rollback", "many callback used", "served throttled", "killed callback",
           "command import", "command config", "command --erase")
+# Where Talview's token is: of each call only what leaves half of a write.
+HALVES = ["--fault", "short", "--fault", "torn"]
 
 
-@pytest.mark.parametrize("series", SERIES)
-def test_some_faults(series):
+@pytest.mark.parametrize("series, more", [(series, []) for series in SERIES] + [("work", HALVES)], ids=[*SERIES, "work"])
+def test_some_faults(series, more):
     if not shutil.which("cc"):
         pytest.skip("there is no C compiler")
     if os.environ.get("EXAMHOOK_WRAP"):
         pytest.skip("a library in front of the C library, and valgrind, do not go together")
-    done = subprocess.run([PYTHON, os.path.join(HERE, "faults.py"), "--only", series, "--most", "1"],
+    done = subprocess.run([PYTHON, os.path.join(HERE, "faults.py"), "--only", series, "--most", "1", *more],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=300,
                           check=False)
     assert done.returncode == 0, done.stdout
     found, = re.findall(r"^torture-faults: (\d+) points, (\d+) accepted, 0 lost, 0 doubled, 0 not whole$", done.stdout, re.M)
     assert all(int(count) > 5 for count in found), done.stdout
+    searched, = re.findall(r"^searched for secrets right after: (.*)$", done.stdout, re.M)
+    assert all("%s " % fault in searched for fault in more[1::2]), searched
+    assert not {"cgi", "served", "command"} & set(series.split()) or "short " in searched
 
 
 # --- The judges ---------------------------------------------------------------------------------------------------
 
 def a_row(kind):
-    row = {"account": "main", "deliveries": 1, "body": kind.event(1), "outcome": None, "reason": None, "identity": None}
+    row = {"account": "main", "deliveries": 1, "body": kind.stored(1), "outcome": None, "reason": None, "identity": None}
     if kind.verifies:
         row.update(event="verify_respondent", body=None, identity="7")
         row.update({"throttled": {"outcome": "invalid", "reason": "throttled"}}.get(kind.name, {}))
@@ -60,9 +66,47 @@ def test_it_notices_each_difference(name):
         assert "identity" in kind.differs(1, 100, [dict(row, identity="8")], 1, 1)[2]
         assert "body" in kind.differs(1, 100, [dict(row, body={})], 1, 1)[2]
     else:
-        assert "body" in kind.differs(1, 100, [dict(row, body=kind.event(1, 99))], 1, 1)[2]
+        assert "body" in kind.differs(1, 100, [dict(row, body=kind.stored(1, 99))], 1, 1)[2]
         assert kind.differs(1, 100, [row], 2, 2)[0], "a repeat that is not counted"
         assert kind.differs(1, 100, [dict(row, deliveries=2)], 1, 1)[1]
+
+
+def test_the_search_after_a_fault_notices_each_secret():
+    """Planted where a program could have left it: in the store, a temporary file, a log, an answer, a process."""
+    trial = faults_cgi.Trial("", "wrong", "used")
+    try:
+        trial.again()
+        assert trial.cgi(trial.kind, trial.number)[0] == 200 and trial.leaks() is None
+        values = [*trial.secrets.all(), trial.remains.add_token("planted-token-0123456789")]
+        for value in values:
+            for place in ("data/store/examjoint/events.db-journal", "tmp/planted", "log/planted.log", "data/planted"):
+                path = os.path.join(trial.folder, place)
+                with open(path, "ab") as f:
+                    f.write(b"xy" + base64.b64encode(b"z" + value.encode() + b" and more"))
+                found = trial.leaks()
+                assert found and place in found, (value, place)
+                os.unlink(path)
+        with open(trial.database("examjoint").replace("events.db", "identity.key"), "rb") as f:
+            key = f.read()
+        with open(os.path.join(trial.data, "planted"), "wb") as f:
+            f.write(key.hex().encode())
+        assert "identity.key" in trial.leaks()
+        os.rename(os.path.join(trial.data, "planted"), os.path.join(trial.data, "core"))
+        assert "a core file" in trial.leaks()
+        os.unlink(os.path.join(trial.data, "core"))
+        assert trial.leaks() is None
+        # And a point of which something is left is no good one.
+        with open(os.path.join(trial.kept, "planted"), "wb") as f:
+            f.write(values[0].encode())
+        trial.faulty.rest, trial.remains.said = lambda: 1, []
+        tally = Tally()
+        assert "data/planted" in trial.try_point(tally, 0, "write", "torn") and tally.searches["torn"] == 1
+        for said in (values[0], values[0].encode()):
+            trial.remains.look_at("something", said)
+            assert len(trial.remains.said) == 1 and "something" in trial.leaks()
+            trial.remains.said.clear()
+    finally:
+        trial.close()
 
 
 def judged(trial, *statements):
