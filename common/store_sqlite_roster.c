@@ -371,6 +371,13 @@ enum store_status store_roster_dummy(struct store *store, const char *account, c
     return status;
 }
 
+/* The accounts that have lines, one step in the index for each: an id is found by account and id, not by
+   looking at all lines. */
+#define EACH_ACCOUNT                                                                     \
+    "WITH RECURSIVE accounts(account) AS (SELECT min(account) FROM lines UNION ALL"      \
+    " SELECT (SELECT min(account) FROM lines WHERE account > a.account) FROM accounts a" \
+    " WHERE a.account IS NOT NULL) SELECT account FROM accounts"
+
 /* Not a kept statement: fn may well look candidates up meanwhile. */
 enum store_status store_roster_list(struct store *store, const struct roster_filter *filter, candidate_fn *fn,
                                     void *context)
@@ -381,8 +388,11 @@ enum store_status store_roster_list(struct store *store, const struct roster_fil
     struct buf sql = BUF_INIT;
     buf_adds(&sql, "SELECT " ROSTER_LINE_COLUMNS " FROM lines l WHERE l.account ");
     buf_adds(&sql, filter->account != NULL ? "= ?1" : "<> '" STORE_REHEARSAL "'");
-    if (filter->id != NULL)
+    if (filter->id != NULL) {
         buf_adds(&sql, " AND l.id = trim(?2, ' ' || char(9, 10, 11, 12, 13))");
+        if (filter->account == NULL)
+            buf_adds(&sql, " AND l.account IN (" EACH_ACCOUNT ")");
+    }
     if (filter->exam != NULL)
         buf_adds(&sql, " AND l.exam = ?3");
     buf_adds(&sql, " ORDER BY l.account, l.id, l.exam");
