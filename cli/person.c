@@ -9,19 +9,44 @@
 
 #define PAGE 500
 
+/* Where the text stands in the slots, or would. At least one of them is empty. */
+static size_t *slot_of(const struct texts *texts, const char *text)
+{
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+
+    for (const char *at = text; *at; at++)
+        hash = (hash ^ (unsigned char)*at) * 1099511628211u;
+    for (size_t i = (size_t)(hash ^ hash >> 32);; i++) {
+        size_t *slot = &texts->slots[i & (texts->slot_count - 1)];
+
+        if (*slot == 0 || !strcmp(texts->list[*slot - 1], text))
+            return slot;
+    }
+}
+
 bool texts_have(const struct texts *texts, const char *text)
 {
-    for (size_t i = 0; i < texts->count; i++) {
-        if (!strcmp(texts->list[i], text))
-            return true;
-    }
-    return false;
+    return texts->count && *slot_of(texts, text) != 0;
+}
+
+static void make_room(struct texts *texts)
+{
+    if (2 * texts->count < texts->slot_count)
+        return;
+    free(texts->slots);
+    texts->slot_count = texts->slot_count ? 2 * texts->slot_count : 8;
+    texts->slots = xcalloc(texts->slot_count, sizeof(*texts->slots));
+    texts->list = xrealloc(texts->list, texts->slot_count * sizeof(*texts->list));
+    for (size_t i = 0; i < texts->count; i++)
+        *slot_of(texts, texts->list[i]) = i + 1;
 }
 
 static void texts_push(struct texts *texts, const char *text)
 {
-    texts->list = xrealloc(texts->list, (texts->count + 1) * sizeof(*texts->list));
-    texts->list[texts->count++] = xstrdup(text);
+    make_room(texts);
+    texts->list[texts->count] = xstrdup(text);
+    *slot_of(texts, text) = texts->count + 1;
+    texts->count++;
 }
 
 bool texts_add(struct texts *texts, const char *text)
@@ -37,12 +62,41 @@ void texts_release(struct texts *texts)
     while (texts->count)
         free(texts->list[--texts->count]);
     free(texts->list);
+    free(texts->slots);
     *texts = (struct texts){0};
 }
 
 static bool wanted_account(const struct person *person, const char *account)
 {
     return person->accounts->count == 0 || (account && texts_have(person->accounts, account));
+}
+
+/* --- Listings ------------------------------------------------------------------------------------------- */
+
+/* Of one person a page may be empty and yet not the last. */
+static void each_event(struct person *person, struct store *store, const char *of, store_event_fn *fn,
+                       void *context)
+{
+    struct store_filter filter = {.person = of};
+    struct store_cursor cursor = STORE_CURSOR_START;
+
+    for (bool more = true; more && !person->status;) {
+        more = false;
+        person->failed = store;
+        person->status = store_events(store, &filter, &cursor, PAGE, fn, context, &more);
+    }
+}
+
+static void each_session(struct person *person, const char *of, store_session_fn *fn, void *context)
+{
+    struct store_filter filter = {.person = of};
+    struct store_cursor cursor = STORE_CURSOR_START;
+
+    for (bool more = true; more && !person->status;) {
+        more = false;
+        person->failed = person->proctoring;
+        person->status = store_sessions(person->proctoring, &filter, &cursor, PAGE, fn, context, &more);
+    }
 }
 
 /* --- The roster ----------------------------------------------------------------------------------------- */
@@ -80,25 +134,10 @@ static bool take_line(void *context, const struct candidate *c)
 
 /* --- Events --------------------------------------------------------------------------------------------- */
 
-static void add_session(struct person *person, const char *account, const char *uuid)
-{
-    for (size_t i = 0; i < person->session_count; i++) {
-        if (!strcmp(person->sessions[i].uuid, uuid) && !strcmp(person->sessions[i].account, account))
-            return;
-    }
-    person->sessions = xrealloc(person->sessions, (person->session_count + 1) * sizeof(*person->sessions));
-    person->sessions[person->session_count++] =
-        (struct person_session){.account = xstrdup(account), .uuid = xstrdup(uuid)};
-    texts_add(&person->session_accounts, account);
-}
-
 struct asked {
     struct person *person;
     const char *account; /* only rows of it, NULL: any */
-    const char *uuid;    /* only callbacks of that session */
     bool shared;         /* what is found may be another's as well */
-    struct texts
-        claims; /* "ACCOUNT UUID EVENT" of callbacks and, without EVENT, of sessions found by a claim */
 };
 
 /* It is nobody's any more, and must stay as it is to be known again. */
@@ -107,13 +146,13 @@ static bool is_erased(const char *text)
     return text && !strncmp(text, STORE_ERASED, sizeof(STORE_ERASED) - 1);
 }
 
-static void add_claim(struct asked *asked, const char *account, const char *uuid, const char *event)
+static void add_sat(struct person *person, const struct store_event_row *row)
 {
-    struct buf claim = BUF_INIT;
+    struct buf sat = BUF_INIT;
 
-    buf_addf(&claim, "%s %s %s", account, uuid, event);
-    texts_add(&asked->claims, buf_str(&claim));
-    buf_release(&claim);
+    buf_addf(&sat, "%s %s", row->account, row->exam_id);
+    texts_add(&person->sat, buf_str(&sat));
+    buf_release(&sat);
 }
 
 static bool take_event(void *context, const struct store_event_row *row)
@@ -121,13 +160,12 @@ static bool take_event(void *context, const struct store_event_row *row)
     struct asked *asked = context;
     struct person *person = asked->person;
 
-    if (!wanted_account(person, row->account) || (asked->account && strcmp(asked->account, row->account)) ||
-        is_erased(row->session_uuid) || (is_erased(row->identity) && !row->respondent_id))
+    if (!asked->account && row->account && row->exam_id)
+        add_sat(person, row);
+    if (row->session_uuid || !wanted_account(person, row->account) ||
+        (asked->account && strcmp(asked->account, row->account)) ||
+        (is_erased(row->identity) && !row->respondent_id))
         return true;
-    if (row->session_uuid) {
-        add_claim(asked, row->account, row->session_uuid, row->id);
-        return true;
-    }
     if (asked->shared) {
         texts_add(&person->undecided, row->id);
         return true;
@@ -137,19 +175,45 @@ static bool take_event(void *context, const struct store_event_row *row)
     return true;
 }
 
-static void ask_events(struct asked *asked, const char *what)
-{
-    struct person *person = asked->person;
-    struct store_filter filter = {.person = what};
-    struct store_cursor cursor = STORE_CURSOR_START;
+/* --- Sessions ------------------------------------------------------------------------------------------- */
 
-    for (bool more = true; more && !person->status;) {
-        more = false;
-        person->status = store_events(person->store, &filter, &cursor, PAGE, take_event, asked, &more);
+struct claimed {
+    struct person *person;
+    const char *account, *uuid; /* of the session whose callbacks are asked for */
+    struct texts
+        claims; /* "ACCOUNT UUID EVENT" of callbacks and, without EVENT, of sessions found by a claim */
+    struct texts judged, theirs; /* "ACCOUNT UUID" */
+};
+
+static void add_session(struct person *person, const char *account, const char *uuid)
+{
+    if ((person->session_count & (person->session_count - 1)) == 0) {
+        size_t room = person->session_count ? 2 * person->session_count : 1;
+
+        person->sessions = xrealloc(person->sessions, room * sizeof(*person->sessions));
     }
+    person->sessions[person->session_count++] =
+        (struct person_session){.account = xstrdup(account), .uuid = xstrdup(uuid)};
+    texts_add(&person->session_accounts, account);
 }
 
-/* --- Sessions ------------------------------------------------------------------------------------------- */
+static void add_claim(struct claimed *claimed, const char *account, const char *uuid, const char *event)
+{
+    struct buf claim = BUF_INIT;
+
+    buf_addf(&claim, "%s %s %s", account, uuid, event);
+    texts_add(&claimed->claims, buf_str(&claim));
+    buf_release(&claim);
+}
+
+static bool take_claim(void *context, const struct store_event_row *row)
+{
+    struct claimed *claimed = context;
+
+    if (row->session_uuid && wanted_account(claimed->person, row->account) && !is_erased(row->session_uuid))
+        add_claim(claimed, row->account, row->session_uuid, row->id);
+    return true;
+}
 
 struct owner {
     const struct person *person;
@@ -185,102 +249,80 @@ static bool see_claim(void *context, const struct store_event_row *row)
 static bool is_theirs(struct person *person, const char *account, const char *uuid)
 {
     struct owner owner = {.person = person, .account = account, .uuid = uuid};
-    struct store_filter filter = {.person = uuid};
-    struct store_cursor cursor = STORE_CURSOR_START;
 
     if (!strcasecmp(uuid, person->id))
         return true;
-    for (bool more = true; more && !person->status;) {
-        more = false;
-        person->status = store_sessions(person->store, &filter, &cursor, PAGE, see_owner, &owner, &more);
-    }
-    cursor = (struct store_cursor)STORE_CURSOR_START;
-    for (bool more = true; more && !person->status;) {
-        more = false;
-        person->status = store_events(person->store, &filter, &cursor, PAGE, see_claim, &owner, &more);
-    }
+    each_session(person, uuid, see_owner, &owner);
+    each_event(person, person->proctoring, uuid, see_claim, &owner);
     return owner.theirs || (!owner.anothers && !owner.disputed);
 }
 
 static bool take_session(void *context, const struct store_session_row *row)
 {
-    struct asked *asked = context;
+    struct claimed *claimed = context;
 
-    if (wanted_account(asked->person, row->account) && !is_erased(row->session_uuid))
-        add_claim(asked, row->account, row->session_uuid, "");
+    if (wanted_account(claimed->person, row->account) && !is_erased(row->session_uuid))
+        add_claim(claimed, row->account, row->session_uuid, "");
     return true;
 }
 
-static void ask_sessions(struct asked *asked, const char *what)
-{
-    struct person *person = asked->person;
-    struct store_filter filter = {.person = what};
-    struct store_cursor cursor = STORE_CURSOR_START;
-
-    for (bool more = true; more && !person->status;) {
-        more = false;
-        person->status = store_sessions(person->store, &filter, &cursor, PAGE, take_session, asked, &more);
-    }
-}
-
 /* None of the three has a space in it. */
-static void judge_claim(struct person *person, const char *claim)
+static void judge_claim(struct claimed *claimed, const char *claim)
 {
-    char *account = xstrdup(claim), *uuid = strchr(account, ' '), *event;
+    struct person *person = claimed->person;
+    const char *event = strrchr(claim, ' ') + 1;
+    char *session = xstrndup(claim, (size_t)(event - 1 - claim));
 
-    *uuid++ = '\0';
-    event = strchr(uuid, ' ');
-    *event++ = '\0';
-    bool theirs = is_theirs(person, account, uuid);
-    if (theirs)
-        add_session(person, account, uuid);
+    if (texts_add(&claimed->judged, session)) {
+        const char *uuid = strchr(session, ' ') + 1;
+        char *account = xstrndup(session, (size_t)(uuid - 1 - session));
+
+        if (is_theirs(person, account, uuid)) {
+            texts_add(&claimed->theirs, session);
+            add_session(person, account, uuid);
+        }
+        free(account);
+    }
     if (event[0])
-        texts_add(theirs ? &person->events : &person->undecided, event);
-    free(account);
+        texts_add(texts_have(&claimed->theirs, session) ? &person->events : &person->undecided, event);
+    free(session);
 }
 
 static bool take_callback(void *context, const struct store_event_row *row)
 {
-    struct asked *asked = context;
+    struct claimed *claimed = context;
 
-    if (row->session_uuid && !strcmp(row->session_uuid, asked->uuid) && !strcmp(row->account, asked->account))
-        texts_add(&asked->person->events, row->id);
+    if (row->session_uuid && !strcmp(row->session_uuid, claimed->uuid) &&
+        !strcmp(row->account, claimed->account))
+        texts_add(&claimed->person->events, row->id);
     return true;
 }
 
-/* All callbacks of the sessions, whatever they claim. */
-static void ask_callbacks(struct person *person)
+void person_read_proctoring(struct person *person)
 {
-    for (size_t i = 0; i < person->session_count; i++) {
-        struct asked asked = {
-            .person = person, .account = person->sessions[i].account, .uuid = person->sessions[i].uuid};
-        struct store_filter filter = {.person = person->sessions[i].uuid};
-        struct store_cursor cursor = STORE_CURSOR_START;
+    struct claimed claimed = {.person = person};
 
-        for (bool more = true; more && !person->status;) {
-            more = false;
-            person->status =
-                store_events(person->store, &filter, &cursor, PAGE, take_callback, &asked, &more);
-        }
+    each_event(person, person->proctoring, person->id, take_claim, &claimed);
+    each_session(person, person->id, take_session, &claimed);
+    for (size_t i = 0; i < claimed.claims.count && !person->status; i++)
+        judge_claim(&claimed, claimed.claims.list[i]);
+    /* All callbacks of the sessions, whatever they claim. */
+    for (size_t i = 0; i < person->session_count; i++) {
+        claimed.account = person->sessions[i].account;
+        claimed.uuid = person->sessions[i].uuid;
+        each_event(person, person->proctoring, claimed.uuid, take_callback, &claimed);
     }
+    texts_release(&claimed.claims);
+    texts_release(&claimed.judged);
+    texts_release(&claimed.theirs);
 }
 
 /* --- What was kept under a keyed hash ------------------------------------------------------------------- */
 
-static bool add_exam(void *context, const struct store_event_row *row)
-{
-    struct asked *asked = context;
-
-    if (row->exam_id && row->account && !strcmp(row->account, asked->account))
-        texts_add(&asked->person->exams, row->exam_id);
-    return true;
-}
-
+/* The exams that the account's failed attempts may be counted under. */
 static void gather_exams(struct person *person, const char *account)
 {
-    struct asked asked = {.person = person, .account = account};
-    struct store_filter filter = {.person = person->id};
-    struct store_cursor cursor = STORE_CURSOR_START;
+    size_t len = strlen(account);
 
     texts_release(&person->exams);
     for (size_t i = 0; i < person->line_count; i++) {
@@ -291,9 +333,11 @@ static void gather_exams(struct person *person, const char *account)
         if (person->config->fields[i].exam)
             texts_add(&person->exams, person->config->fields[i].exam);
     }
-    for (bool more = true; more && !person->status;) {
-        more = false;
-        person->status = store_events(person->store, &filter, &cursor, PAGE, add_exam, &asked, &more);
+    for (size_t i = 0; i < person->sat.count; i++) {
+        const char *sat = person->sat.list[i];
+
+        if (!strncmp(sat, account, len) && sat[len] == ' ')
+            texts_add(&person->exams, sat + len + 1);
     }
 }
 
@@ -317,8 +361,10 @@ static bool are_shared(struct person *person, const char *account, const struct 
 {
     struct owner owner = {.person = person};
 
-    if (!person->status)
+    if (!person->status) {
+        person->failed = person->store;
         person->status = store_candidates(person->store, account, keys, count, see_another, &owner);
+    }
     return owner.anothers;
 }
 
@@ -356,8 +402,10 @@ static void ask_typed(struct asked *asked, const struct field_map *map, const st
     if (!count)
         return;
     throttle_unknown_text(person->secret, asked->account, keys, count, identity);
+    if (!texts_add(&person->typed, identity))
+        return; /* exams that differ in other columns than these */
     asked->shared = are_shared(person, asked->account, keys, count);
-    ask_events(asked, identity);
+    each_event(person, person->store, identity, take_event, asked);
     for (size_t i = 0; i < person->exams.count && !asked->shared; i++) {
         throttle_key_unknown(person->secret, asked->account, person->exams.list[i], keys, count, key);
         add_key(person, key);
@@ -389,7 +437,17 @@ static void ask_account(struct person *person, const char *account)
     }
     texts_release(&alone.columns);
     texts_release(&alone.values);
-    texts_release(&asked.claims);
+}
+
+void person_read_events(struct person *person)
+{
+    struct asked asked = {.person = person};
+
+    each_event(person, person->store, person->id, take_event, &asked);
+    for (size_t i = 0; i < person->config->examjoint_count && person->has_secret; i++) {
+        if (wanted_account(person, person->config->examjoint[i].name))
+            ask_account(person, person->config->examjoint[i].name);
+    }
 }
 
 /* --- Mentions ------------------------------------------------------------------------------------------- */
@@ -496,6 +554,8 @@ static void escaped(struct buf *out, const char *text)
 struct search {
     struct person *person;
     struct buf id;
+    person_find_fn *fn;
+    void *context;
 };
 
 static bool may_mention(const struct search *search, const char *body)
@@ -530,58 +590,67 @@ static bool search_row(void *context, const struct store_event_row *row)
     struct person *person = search->person;
     enum mention found;
 
-    if (!wanted_account(person, row->account) || texts_have(&person->events, row->id) ||
-        !may_mention(search, row->body))
+    if (!wanted_account(person, row->account) || !may_mention(search, row->body) ||
+        texts_have(&person->events, row->id))
         return true;
     found = mentions(person, row);
     bool free_form =
         !row->session_uuid && !row->respondent_id && (row->quarantined || !is_known_event(row->event));
     if (found == MENTION_THEIRS && free_form) {
-        texts_add(&person->events, row->id);
         texts_add(&person->exam_accounts, row->account);
-    } else if (found != MENTION_NONE) {
-        texts_add(&person->undecided, row->id);
+        return search->fn(search->context, row->id, true);
     }
+    if (found != MENTION_NONE && !texts_have(&person->undecided, row->id))
+        return search->fn(search->context, row->id, false);
     return true;
 }
 
-static void search_bodies(struct person *person)
+bool person_search_page(struct person *person, struct store_cursor *cursor, person_find_fn *fn, void *context)
 {
-    struct search search = {.person = person, .id = BUF_INIT};
+    struct search search = {.person = person, .id = BUF_INIT, .fn = fn, .context = context};
     struct store_filter filter = {0};
-    struct store_cursor cursor = STORE_CURSOR_START;
+    bool more = false;
 
+    if (person->status)
+        return false;
     escaped(&search.id, person->id);
-    for (bool more = true; more && !person->status;) {
-        more = false;
-        person->status = store_events(person->store, &filter, &cursor, PAGE, search_row, &search, &more);
-    }
+    person->failed = person->store;
+    person->status = store_events(person->store, &filter, cursor, PAGE, search_row, &search, &more);
     buf_release(&search.id);
+    return more && !person->status;
 }
 
 /* --- All of it ------------------------------------------------------------------------------------------ */
 
-enum store_status person_gather(struct person *person)
+void person_read_roster(struct person *person)
 {
     struct roster_filter of_candidate = {.id = person->id};
-    struct asked asked = {.person = person};
 
     person->has_secret = store_identity_key(person->store, person->secret) == STORE_OK;
+    person->failed = person->store;
     person->status = store_roster_list(person->store, &of_candidate, take_line, person);
     find_shared_emails(person);
-    ask_events(&asked, person->id);
-    for (size_t i = 0; i < person->config->examjoint_count && person->has_secret; i++) {
-        if (wanted_account(person, person->config->examjoint[i].name))
-            ask_account(person, person->config->examjoint[i].name);
-    }
-    ask_sessions(&asked, person->id);
-    for (size_t i = 0; i < asked.claims.count && !person->status; i++)
-        judge_claim(person, asked.claims.list[i]);
-    ask_callbacks(person);
+}
+
+static bool keep_find(void *context, const char *id, bool theirs)
+{
+    struct person *person = context;
+
+    texts_add(theirs ? &person->events : &person->undecided, id);
+    return true;
+}
+
+enum store_status person_gather(struct person *person)
+{
+    struct store_cursor cursor = STORE_CURSOR_START;
+
+    person_read_roster(person);
+    person_read_events(person);
+    person_read_proctoring(person);
     for (size_t i = 0; i < person->also->count; i++)
         texts_add(&person->events, person->also->list[i]);
-    search_bodies(person);
-    texts_release(&asked.claims);
+    while (person_search_page(person, &cursor, keep_find, person))
+        ;
     return person->status;
 }
 
@@ -603,6 +672,8 @@ bool person_is_ambiguous(const struct person *person, struct buf *why)
                                                                        : NULL;
     if (!several || person->accounts->count)
         return false;
+    if (!why)
+        return true;
     buf_adds(why, "that id is known in several accounts (");
     say_accounts(why, several);
     buf_adds(why, "), and may be several people's: name each that is meant by --account");
@@ -631,6 +702,8 @@ void person_release(struct person *person)
     texts_release(&person->undecided);
     texts_release(&person->exam_accounts);
     texts_release(&person->session_accounts);
+    texts_release(&person->sat);
     texts_release(&person->exams);
+    texts_release(&person->typed);
     explicit_bzero(person->secret, sizeof(person->secret));
 }

@@ -22,6 +22,8 @@
 struct texts {
     char **list;
     size_t count;
+    size_t *slots; /* by hash: 1 more than the place in the list; 0: none */
+    size_t slot_count;
 };
 /* True: it was new. */
 bool texts_add(struct texts *texts, const char *text);
@@ -39,10 +41,12 @@ struct person_line {
 };
 struct person {
     struct store *store;
+    struct store *proctoring; /* Proview's area and the ratings; `store` does it, but asks for each session
+                                 the indexes of the events too */
     const struct config *config;
     const char *id;
     const struct texts *accounts; /* only these; none: all */
-    const struct texts *also;     /* events that the operator knows to be the person's */
+    const struct texts *also;     /* events that the operator knows to be the person's; for person_gather() */
     unsigned char secret[STORE_KEY_BYTES];
     bool has_secret; /* without it nothing is found that was kept under a keyed hash */
     struct person_line *lines;
@@ -54,14 +58,31 @@ struct person {
     unsigned char (*keys)[32];
     size_t key_count;
     struct texts exam_accounts, session_accounts; /* in which something was found */
+    struct texts sat;                             /* "ACCOUNT EXAM" of events that say whose they are */
     struct texts exams;                           /* of the account that is looked at */
+    struct texts typed;                           /* identities that were asked for already */
     enum store_status status;
+    const struct store *failed; /* the one that a bad status is of */
 };
 
-/* Fills the rest; the first six members are the caller's. */
+/* All the steps below. The members up to `also` are the caller's, the rest is zero. */
 enum store_status person_gather(struct person *person);
+
+/* One by one, the roster first and the search last; each fills what it finds in. After one that failed
+   the others do nothing. Their cost: nothing; as many pages of the indexes as the person has sessions; each
+   block of the events' indexes; the whole store. */
+void person_read_roster(struct person *person);
+void person_read_proctoring(struct person *person);
+void person_read_events(struct person *person);
+/* What else names or mentions the person, said once: an event of theirs, or what is undecided. Nothing of it
+   is kept but the accounts. Called while a page is read: it must not ask the store. False stops. */
+typedef bool person_find_fn(void *context, const char *id, bool theirs);
+/* A page of the search, from STORE_CURSOR_START. False: it was the last, or `status` is bad. */
+bool person_search_page(struct person *person, struct store_cursor *cursor, person_find_fn *fn,
+                        void *context);
+
 bool person_empty(const struct person *person);
-/* Several people may have that id: in two accounts of the same service. Then `why` says so. */
+/* Several people may have that id: in two accounts of the same service. `why` (or NULL) then says so. */
 bool person_is_ambiguous(const struct person *person, struct buf *why);
 void person_release(struct person *person);
 

@@ -255,6 +255,7 @@ int person_erase(struct cli *cli, const struct config *config, const struct eras
     code = cli_store(cli, config, STORE_ALL, 0, &person.store);
     if (code)
         return code;
+    person.proctoring = person.store;
     if (person_gather(&person))
         code = cli_store_failed(cli, person.store, person.status, "nothing was erased");
     else if (!person.has_secret)

@@ -1,4 +1,10 @@
-/* examhook export --respondent ID: all that is held of one person, from every file. */
+/*
+ * examhook export --respondent ID: all that is held of one person, from every file. It writes what it knows
+ * before it looks on: the roster's lines, then what the indexes find, then what is found in the bodies, page
+ * by page. Several people of that id are a refusal whenever they turn up, and nothing of the second one is
+ * written.
+ */
+#include <stdlib.h>
 #include <string.h>
 
 #include "output.h"
@@ -8,11 +14,17 @@
 
 #define PAGE 500
 
+struct find {
+    char *id;
+    bool theirs;
+};
 struct sink {
     struct cli *cli;
     struct person *person;
     const char *id, *account; /* of the event or session that is asked for */
-    enum store_status status;
+    bool begun;               /* something was written */
+    struct find finds[PAGE];  /* of one page of the search, in order */
+    size_t find_count;
 };
 
 static void begin(struct buf *object, const char *kind)
@@ -26,6 +38,7 @@ static void end(struct sink *sink, struct buf *object)
     buf_addc(object, '}');
     output_json(sink->cli->out, object);
     buf_release(object);
+    sink->begun = true;
 }
 
 static bool put_line(void *context, const struct candidate *candidate)
@@ -33,12 +46,13 @@ static bool put_line(void *context, const struct candidate *candidate)
     struct sink *sink = context;
     struct buf object = BUF_INIT;
 
-    if (sink->person->accounts->count && !texts_have(sink->person->accounts, candidate->account))
+    /* Not those of an import in between: nobody has looked whether they are another's. */
+    if (!texts_have(&sink->person->exam_accounts, candidate->account))
         return true;
     begin(&object, "candidate");
     rows_candidate_members(&object, candidate);
     end(sink, &object);
-    return true;
+    return output_alive(sink->cli->out);
 }
 
 static bool put_delivery(void *context, const struct store_delivery_row *row)
@@ -52,7 +66,7 @@ static bool put_delivery(void *context, const struct store_delivery_row *row)
     output_member_time(&object, "received_at", row->received_at_ms);
     output_member_json(&object, "body", row->body);
     end(sink, &object);
-    return true;
+    return output_alive(sink->cli->out);
 }
 
 static bool put_event(void *context, const struct store_event_row *row)
@@ -60,7 +74,7 @@ static bool put_event(void *context, const struct store_event_row *row)
     struct sink *sink = context;
     struct buf object = BUF_INIT;
 
-    begin(&object, texts_have(&sink->person->undecided, row->id) ? "mention" : "event");
+    begin(&object, "event");
     rows_event_members(&object, row);
     if (row->has_admitted_on)
         output_member_time(&object, "admitted_on", row->admitted_on_ms);
@@ -94,82 +108,173 @@ static void put_mention(struct sink *sink, const char *id)
     end(sink, &object);
 }
 
-static enum store_status put_events(struct sink *sink)
+static void put_event_of(struct sink *sink, const char *id)
 {
-    const struct person *person = sink->person;
-    enum store_status status = STORE_OK;
+    struct person *person = sink->person;
+    struct store_filter filter = {.id = id};
+    struct store_cursor cursor = STORE_CURSOR_START;
+    bool more;
 
-    for (size_t i = 0; i < person->events.count && !status; i++) {
-        struct store_filter filter = {.id = person->events.list[i]};
-        struct store_cursor cursor = STORE_CURSOR_START;
-        bool more;
-
-        sink->id = filter.id;
-        status = store_events(person->store, &filter, &cursor, 1, put_event, sink, &more);
-        if (!status)
-            status = store_deliveries(person->store, filter.id, put_delivery, sink);
-        status = status == STORE_ABSENT ? STORE_OK : status; /* purged meanwhile */
-    }
-    return status;
+    sink->id = id;
+    person->failed = person->store;
+    person->status = store_events(person->store, &filter, &cursor, 1, put_event, sink, &more);
+    if (!person->status)
+        person->status = store_deliveries(person->store, id, put_delivery, sink);
+    if (person->status == STORE_ABSENT) /* purged meanwhile */
+        person->status = STORE_OK;
 }
 
-static enum store_status put_sessions(struct sink *sink)
+/* False: an error, or nobody reads on. */
+static bool going(const struct sink *sink)
 {
-    const struct person *person = sink->person;
-    enum store_status status = STORE_OK;
+    return !sink->person->status && output_alive(sink->cli->out);
+}
 
-    for (size_t i = 0; i < person->session_count && !status; i++) {
+/* What came from ExamJoint, then the callbacks. */
+static void put_events(struct sink *sink)
+{
+    const struct texts *events = &sink->person->events;
+
+    for (const char *letter = "ec"; *letter; letter++) {
+        for (size_t i = 0; i < events->count && going(sink); i++) {
+            if (events->list[i][0] == *letter)
+                put_event_of(sink, events->list[i]);
+        }
+    }
+}
+
+static void put_sessions(struct sink *sink)
+{
+    struct person *person = sink->person;
+
+    for (size_t i = 0; i < person->session_count && going(sink); i++) {
         struct store_filter filter = {.person = person->sessions[i].uuid};
         struct store_cursor cursor = STORE_CURSOR_START;
 
         sink->id = filter.person;
         sink->account = person->sessions[i].account;
-        for (bool more = true; more && !status;) {
+        for (bool more = true; more && going(sink);) {
             more = false;
-            status = store_sessions(person->store, &filter, &cursor, PAGE, put_session, sink, &more);
+            person->failed = person->proctoring;
+            person->status =
+                store_sessions(person->proctoring, &filter, &cursor, PAGE, put_session, sink, &more);
         }
     }
-    return status;
 }
 
-static int put_all(struct cli *cli, struct person *person)
+static bool keep_find(void *context, const char *id, bool theirs)
 {
-    struct sink sink = {.cli = cli, .person = person};
-    struct roster_filter filter = {.id = person->id};
-    enum store_status status = store_roster_list(person->store, &filter, put_line, &sink);
+    struct sink *sink = context;
 
-    if (!status)
-        status = put_events(&sink);
-    if (!status)
-        status = put_sessions(&sink);
-    for (size_t i = 0; i < person->undecided.count && !status; i++)
-        put_mention(&sink, person->undecided.list[i]);
-    return status ? cli_store_failed(cli, person->store, status, "the export is not whole") : CLI_FINE;
+    if (theirs && person_is_ambiguous(sink->person, NULL))
+        return false;
+    sink->finds[sink->find_count++] = (struct find){.id = xstrdup(id), .theirs = theirs};
+    return sink->find_count < PAGE;
+}
+
+/* The page's finds, when the page was let go. */
+static void put_finds(struct sink *sink)
+{
+    for (size_t i = 0; i < sink->find_count && going(sink); i++) {
+        if (sink->finds[i].theirs)
+            put_event_of(sink, sink->finds[i].id);
+        else
+            put_mention(sink, sink->finds[i].id);
+    }
+    while (sink->find_count)
+        free(sink->finds[--sink->find_count].id);
+}
+
+static void put_roster(struct sink *sink)
+{
+    struct person *person = sink->person;
+    struct roster_filter filter = {.id = person->id};
+
+    if (person->line_count) {
+        person->failed = person->store;
+        person->status = store_roster_list(person->store, &filter, put_line, sink);
+    }
+    fflush(sink->cli->out);
+}
+
+static void put_indexed(struct sink *sink)
+{
+    const struct texts *undecided = &sink->person->undecided;
+
+    put_events(sink);
+    put_sessions(sink);
+    for (size_t i = 0; i < undecided->count && going(sink); i++)
+        put_mention(sink, undecided->list[i]);
+    fflush(sink->cli->out);
+}
+
+/* What is in reach of an index comes before the store is searched. False: it has come to an end before. */
+static bool put_known(struct sink *sink)
+{
+    struct person *person = sink->person;
+
+    person_read_roster(person);
+    person_read_proctoring(person);
+    if (!going(sink) || person_is_ambiguous(person, NULL))
+        return false;
+    put_roster(sink);
+    if (!going(sink))
+        return false;
+    person_read_events(person);
+    if (!going(sink) || person_is_ambiguous(person, NULL))
+        return false;
+    put_indexed(sink);
+    return true;
+}
+
+static void put_all(struct sink *sink)
+{
+    struct person *person = sink->person;
+    struct store_cursor cursor = STORE_CURSOR_START;
+
+    for (bool more = put_known(sink); more && going(sink) && !person_is_ambiguous(person, NULL);) {
+        more = person_search_page(person, &cursor, keep_find, sink);
+        put_finds(sink);
+        fflush(sink->cli->out);
+    }
+}
+
+static int said(struct cli *cli, const struct sink *sink)
+{
+    const struct person *person = sink->person;
+    struct buf why = BUF_INIT;
+    int code = CLI_FINE;
+
+    if (person->status)
+        code = cli_store_failed(cli, person->failed, person->status,
+                                sink->begun ? "the export is not whole" : "nothing was exported");
+    else if (person_is_ambiguous(person, &why))
+        code = cli_failed(cli, "%s%s", buf_str(&why), sink->begun ? "; what was written is not whole" : "");
+    else if (!sink->begun)
+        code = cli_failed(cli, "nothing is stored about that id");
+    else if (!person->has_secret)
+        code = cli_failed(
+            cli, "what was typed before the person was in the roster is missing: identity.key cannot "
+                 "be read by this user");
+    buf_release(&why);
+    return code;
 }
 
 int person_export(struct cli *cli, const struct config *config, const char *id, const struct texts *accounts)
 {
     const struct texts none = {0};
     struct person person = {.config = config, .id = id, .accounts = accounts, .also = &none};
-    struct buf why = BUF_INIT;
+    struct sink sink = {.cli = cli, .person = &person};
     int code = cli_store(cli, config, 0, STORE_ALL, &person.store);
 
-    if (code)
-        return code;
-    if (person_gather(&person))
-        code = cli_store_failed(cli, person.store, person.status, "nothing was exported");
-    else if (person_is_ambiguous(&person, &why))
-        code = cli_failed(cli, "%s", buf_str(&why));
-    else if (person_empty(&person) && !person.undecided.count)
-        code = cli_failed(cli, "nothing is stored about that id");
-    else
-        code = put_all(cli, &person);
-    if (!code && !person.has_secret)
-        code = cli_failed(
-            cli, "what was typed before the person was in the roster is missing: identity.key cannot "
-                 "be read by this user");
-    buf_release(&why);
+    if (!code)
+        code = cli_store(cli, config, 0, STORE_PROVIEW | STORE_RATINGS, &person.proctoring);
+    if (!code) {
+        put_all(&sink);
+        code = said(cli, &sink);
+    }
     person_release(&person);
+    store_free(person.proctoring);
     store_free(person.store);
     return code;
 }
