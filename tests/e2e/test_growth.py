@@ -21,6 +21,8 @@ import seed  # noqa: E402
 NOW_MS = 1764000000000
 MANY, FEW = 100000, 1000
 LONG, SHORT = 30000, 100
+# Ids that far apart: of as many parts as a store of three million events.
+SPREAD, APART = 30000, 100
 ONE = "somebody"
 LISTINGS = {"events": ["events"], "events-json": ["events", "--json"], "export": ["export"],
             "export-csv": ["export", "--format", "csv"], "sessions": ["sessions"], "sessions-json": ["sessions", "--json"],
@@ -69,10 +71,22 @@ class Filled:
             db.execute("INSERT INTO deliveries(event_id, number, received_at) SELECT id, 2, ? FROM events"
                        " WHERE deliveries > 1 AND respondent_id = ?", (first + events, ONE))
         db.close()
+        self.add_callback(ONE, first + events // 6)
+
+    def spread(self):
+        """The same events with ids that are far apart, as of a store of many more."""
+        with sqlite3.connect(os.path.join(self.store, "examjoint/events.db")) as db:
+            for column, table in (("id", "events"), ("event_id", "deliveries")):
+                db.execute("UPDATE %s SET %s = -%s * ?" % (table, column, column), (APART,))
+                db.execute("UPDATE %s SET %s = -%s" % (table, column, column))
+            db.execute("UPDATE sqlite_sequence SET seq = (SELECT max(id) FROM events) WHERE name = 'events'")
+        db.close()
+
+    def add_callback(self, person, at_ms):
         with sqlite3.connect(os.path.join(self.store, "proview/callbacks.db")) as db:
             db.execute("INSERT INTO callbacks(seq, received_at, account, session_uuid, message, external_id,"
                        " last_received_at, body) SELECT max(seq) + 1, ?, 'proctor', 'a-session', 'over', ?, ?, '{}'"
-                       " FROM callbacks", (first + events // 6, ONE, first + events // 6))
+                       " FROM callbacks", (at_ms, person, at_ms))
         db.close()
 
 
@@ -89,6 +103,16 @@ def few_events(tmp_path_factory):
 def storied(folder, events):
     filled = Filled(folder, FEW)
     filled.add_story(events)
+    return filled
+
+
+@pytest.fixture(scope="module", name="spread")
+def spread_events(tmp_path_factory):
+    """With what three people's stories were before."""
+    filled = Filled(str(tmp_path_factory.mktemp("spread")), SPREAD)
+    filled.people = [filled.seed.sitting(filled.seed.sittings // 100 * part * 10 + 10).respondent for part in (0, 5, 9)]
+    filled.before = [without_ids(said(filled, "respondent", person, "--json")) for person in filled.people]
+    filled.spread()
     return filled
 
 
@@ -197,6 +221,61 @@ def test_a_story_begins_long_before_its_last_event_is_read(long, options):
     assert read_at_the_first_line(long, "respondent", ONE, *options) < long.bytes() // 4
 
 
+def read_before_the_first_line(filled, *words):
+    """Bytes of the store, and all that it read of it until it ended."""
+    seen = os.path.join(os.path.dirname(filled.conf), "calls")
+    subprocess.run(["strace", "-f", "-qq", "-e", "trace=pread64,write", "-o", seen, *filled.command(*words)],
+                   stdout=subprocess.PIPE, env=environment(), check=True)
+    before, read = None, 0
+    with open(seen, encoding="ascii", errors="replace") as f:
+        for line in f:
+            call = re.search(r"(pread64|write)\((\d+),.* = (\d+)$", line)
+            if call and call.group(1) == "pread64":
+                read += int(call.group(3))
+            elif call and call.group(2) == "1" and before is None:
+                before = read
+    assert before is not None
+    return before, read
+
+
+def skip_without_strace():
+    if WRAP or hardening.sanitized(os.path.join(BUILD, "examhook")):
+        pytest.skip("neither valgrind nor the leak checker goes with strace")
+
+
+@pytest.mark.parametrize("words", [["events"], ["events", "--json"], ["export"]], ids=" ".join)
+def test_the_first_line_since_a_time_needs_no_look_at_all_that_came_since(many, words):
+    skip_without_strace()
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((NOW_MS - seed.MONTHS_MS * 9 // 10) / 1000))
+    before, read = read_before_the_first_line(many, *words, "--since", since)
+    # The times of all of them take more than a megabyte. A page of events is here, and one of callbacks.
+    assert 0 < before < 6 * MANY and read > many.bytes("examjoint") // 3
+
+
+def without_ids(text):
+    return [{name: value for name, value in json.loads(line).items() if name != "id"} for line in text.splitlines()]
+
+
+def test_a_story_is_told_as_it_is_found(spread):
+    """Long before the last part of the store was asked for more of it; and it is the same story."""
+    skip_without_strace()
+    for person, expected in zip(spread.people, spread.before):
+        rows = without_ids(said(spread, "respondent", person, "--json"))
+        assert rows == expected and {row["kind"] for row in rows} >= {"event", "session", "rating"}
+        assert [row["at"] for row in rows] == sorted(row["at"] for row in rows)
+    before, read = read_before_the_first_line(spread, "respondent", spread.people[0])
+    assert 0 < before < read // 3
+    before, read = read_before_the_first_line(spread, "respondent", spread.people[1])
+    assert read // 3 < before < read * 2 // 3
+
+
+def test_what_proctoring_has_is_told_when_its_time_is_reached(spread):
+    skip_without_strace()
+    spread.add_callback("only-proctored", spread.seed.first_ms + 86400000)
+    before, read = read_before_the_first_line(spread, "respondent", "only-proctored")
+    assert 0 < before < read // 3
+
+
 def make_older(store, which):
     with sqlite3.connect(os.path.join(store, "examjoint/events.db")) as db:
         for column, terms in zip(("respondent", "identity"), OLDER[which]):
@@ -274,8 +353,7 @@ def test_a_purge_leaves_blocks_of_rows_that_are_found(many, aged):
 
 
 def test_one_persons_story_reads_little_of_it(many):
-    if WRAP or hardening.sanitized(os.path.join(BUILD, "examhook")):
-        pytest.skip("neither valgrind nor the leak checker goes with strace")
+    skip_without_strace()
     sitting = many.seed.sitting(many.seed.sittings // 2 // 10 * 10)
     for identity, least in ((sitting.respondent, 2), (sitting.identity, 1)):
         seen = os.path.join(os.path.dirname(many.conf), "reads")
