@@ -171,13 +171,13 @@ class Watcher(threading.Thread):
 class Remains:
     """What programs leave in a folder, say and show while they run; none of it may have a secret, but where its place is.
     examhook.conf has all, and the stores (of which a test may keep copies) the hashes of passwords and Talview's token.
-    `store`: the one in which tokens come to be. `others`: processes of the other side."""
+    `store`: the one in which tokens come to be. `others`: processes of the other side, which run already."""
 
-    def __init__(self, kept, folder, store=None, hashes=(), every=0.2):
+    def __init__(self, kept, folder, store=None, hashes=(), others=()):
         self.kept, self.folder, self.store, self.hashes, self.tokens, self.said = kept, folder, store, list(hashes), [], []
         self.places = [] # (regular expression, the secrets that such a file may have), where there are more
-        self.watcher = Watcher(kept, every)
-        self.others = self.watcher.others
+        self.watcher = Watcher(kept, 0.2)
+        self.watcher.others.update(others)
         self.watcher.start()
 
     def add_token(self, token):

@@ -33,7 +33,7 @@ class Working(SecretWorld):
     def work(self, faulty):
         done = subprocess.run(self.command("work", "--once"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=120, check=False,
-                              env=environment(**(self.faulty.environment if faulty else {})))
+                              cwd=self.folder, env=environment(TMPDIR=self.path("tmp"), **(self.faulty.environment if faulty else {})))
         self.remains.look_at("work --once", done.stderr)
         return done
 

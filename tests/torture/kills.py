@@ -11,7 +11,8 @@ fcgiwrap, where each request is a process of its own, and such processes are kil
 
 At the end everything is started again and left alone until it is quiet. Then each acknowledged event must be there
 once, with its right content; nothing may be there that was not sent; each acknowledged callback's session must have
-the rating that the stand-in gives it; `examhook check --full` must find nothing. The last line is
+the rating that the stand-in gives it; `examhook check --full` must find nothing. Every secret is a canary: after kills
+and at the end it is looked for in all that was written, and in the processes meanwhile. The last line is
 
     torture: N kills, N accepted, N lost, N doubled
 
@@ -42,14 +43,18 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 for place in ("e2e", "standin", "hosting"):
     sys.path.insert(0, os.path.join(HERE, os.pardir, place))
 import support  # noqa: E402
+import hardening  # noqa: E402
 from accounts import BCRYPT  # noqa: E402
+from canaries import Kept, Remains, canary, let_cores_be_written  # noqa: E402
 from support import ListeningSocket, Part, Site, wait_for  # noqa: E402
 from talview import derived_session  # noqa: E402
 from ways import substitute  # noqa: E402
 
-TOKEN = "torture-path-token-0123456789"
-CANARY = "CANARY-9c1f"
-RIGHT, WRONG = "horse bcrypt", CANARY + " wrong password"
+KEPT = Kept()
+TOKEN = KEPT.of["proview", "path_token"]
+RIGHT, WRONG = KEPT.add("horse bcrypt"), KEPT.add(canary())
+# A sanitizer keeps copies of a program's memory of its own.
+SEARCHED = not hardening.sanitized(os.path.join(support.BUILD, "examhook"))
 CANDIDATES = 50
 REQUEST_SECONDS = 3
 # The worker's own rule: a lease must bear a login and a fetch.
@@ -57,16 +62,11 @@ LEASE_SECONDS = 2 * REQUEST_SECONDS + 2
 CONF = """
 [examjoint main]
 client_id = torture-id
-client_secret = torture-secret
-
+{examjoint}
 [proview main]
-path_token = {token}
-login_url = {url}/v1/user/login
+{proview}login_url = {url}/v1/user/login
 session_url = {url}/v1/sessions
 ca_file = {ca}
-username = standin@example.org
-password = standin-password
-app_id = standin-app
 
 [worker]
 connect_timeout = {seconds}s
@@ -95,15 +95,14 @@ class Event:
         self.number, self.sends, self.acks, self.kills_before, self.kills_after, self.began = number, 0, 0, None, 0, None
         self.kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
         self.careless, self.again = chance.random() < 0.08, chance.random() < 0.05
-        self.path, self.headers = "/webhooks/examjoint", {"x-client-id": "torture-id",
-                                                          "x-client-secret": "torture-secret"}
+        self.path, self.headers = "/webhooks/examjoint", {"x-client-id": "torture-id", **dict(KEPT.headers())}
         self.outcome, self.identity, self.stored = None, None, None
         self.exam, self.who = "exam-%d" % (number % 7), "r%d" % number
         note = "%d " % number + "".join(chance.choices("abc \u00e9\u5b66\"\\/\n", k=chance.choice((5, 40, 3000))))
         if self.kind in ("right", "wrong"):
             self.verification(chance)
         elif self.kind == "callback":
-            self.path, self.headers = "/webhooks/proview/main/" + TOKEN, {}
+            self.path = "/webhooks/proview/main/" + TOKEN
             self.who = str(uuid.UUID(int=chance.getrandbits(128), version=4))
             self.sent = self.stored = {"session_uuid": self.who, "external_id": str(number), "message": note}
         else:
@@ -112,7 +111,7 @@ class Event:
                 self.sent["admittedOn"] = 1719221380326 + number
             self.stored = dict(self.sent)
             if self.kind != "something_new" and chance.random() < 0.2:
-                self.sent["fields"] = [{"position": 1, "value": "%s %d" % (CANARY, number)}]
+                self.sent["fields"] = [{"position": 1, "value": "%s %d" % (WRONG, number)}]
                 self.stored["fields"] = [{"position": 1, "value": "[redacted]"}]
         self.body = json.dumps(self.sent).encode()
 
@@ -259,13 +258,25 @@ class World(Site):
         if cgi:
             self.programs = ("fcgiwrap", "worker", "nginx")
         roster = "id,password_hash\n" + "".join("%d,%s\n" % (i, BCRYPT) for i in range(CANDIDATES))
+        self.remains = None
         super().__init__("", [("main", roster)])
+
+    def prepare(self, *how):
+        """Temporary files of all programs come to lie where they are looked for."""
+        os.mkdir(self.path("tmp"))
+        os.environ["TMPDIR"] = self.path("tmp")
+        super().prepare(*how)
+
+    def leaks(self):
+        return self.remains.leaks() if SEARCHED else []
 
     def write_conf(self, conf, verify="", store=""):
         """The stand-in comes first: its address stands in the configuration."""
-        url = self.start_standin()
+        url = self.start_standin(*[word for name in ("username", "password", "app_id")
+                                   for word in ("--" + name.replace("_", "-"), KEPT.of["proview", name])])
+        self.remains = Remains(KEPT, self.folder, "store", [KEPT.add(BCRYPT)], [self.parts["talview"].process.pid])
         atexit.register(self.parts["talview"].process.kill)
-        super().write_conf(CONF.format(token=TOKEN, url=url, ca=self.path("talview/ca.pem"), seconds=REQUEST_SECONDS,
+        super().write_conf(CONF.format(examjoint=KEPT.lines("examjoint"), proview=KEPT.lines("proview"), url=url, ca=self.path("talview/ca.pem"), seconds=REQUEST_SECONDS,
                                        lease=LEASE_SECONDS))
 
     def write_nginx(self, change):
@@ -373,6 +384,10 @@ class Killer:
         self.score.kills_done += 1
         self.score.kills += hit
         self.score.victims[victim] += hit
+        # What is written just then is found by the last search; this one is for what is there only until the next start.
+        often = self.score.kills <= 20 or self.score.kills % 20 == 0 # a large store takes a while
+        for leak in self.world.leaks() if often and victim != "request" else ():
+            self.score.trouble("a secret is where it must not be, after a kill of %s: %s" % (victim, leak))
         if victim != "request":
             time.sleep(pause)
             for name in names:
@@ -464,10 +479,19 @@ def compare(world, score):
     done = world.examhook("check", "--full")
     if done.returncode or "integrity" not in done.stdout:
         score.trouble("examhook check --full: %d\n%s%s" % (done.returncode, done.stdout, done.stderr))
-    for path, data in support.written_files(world.folder):
-        if CANARY.encode() in data:
-            score.trouble("a password is in %s" % path)
+    for what in (["events", "--json"], ["sessions"], ["export"], ["config"]):
+        said = world.examhook(*what)
+        world.remains.look_at(what, said.stdout + said.stderr)
     return counts
+
+
+def search(world, score):
+    """For secrets, in all that was written, said and run from the first start to the last end."""
+    world.remains.end()
+    for leak in world.leaks():
+        score.trouble("a secret is where it must not be: %s" % (leak,))
+    if SEARCHED:
+        print("searched for %d secrets, %d of them Talview's tokens" % (len(KEPT.all()), len(world.remains.tokens)))
 
 
 # --- The run ------------------------------------------------------------------------------------------------
@@ -518,6 +542,7 @@ def torture(world, score, options):
     killer.watch()
     counts = compare(world, score)
     finish(world, score)
+    search(world, score)
     accepted = sum(event.acks > 0 for event in score.events)
     print("seed %s: %.1f kills a second (%s); %d events sent, %d of them more than once; answers %s; %d fetches of %d sessions, %d logins" % (
         options.seed, options.kills / took, ", ".join("%s %d" % pair for pair in sorted(score.victims.items())),
@@ -545,6 +570,7 @@ def main():
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     print("torture: seed %s (SEED=%s makes the same choices again)" % (options.seed, options.seed), flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    let_cores_be_written()
     score, world, accepted = Score(), World(options.cgi), 0
     try:
         accepted = torture(world, score, options)

@@ -29,15 +29,10 @@ class SecretWorld(World):
     def write_conf(self, accounts=None, **settings):
         """All is known here of the other side, and nothing of ours runs yet."""
         if not self.remains:
-            os.mkdir(self.path("tmp"))
-            self.remains = Remains(self.secrets, self.folder, "store")
-            if self.standin:
-                self.remains.others.add(self.standin.pid)
+            os.mkdir(self.path("tmp")) # for temporary files, which whoever runs something lets be made there
+            others = [self.standin.pid] if self.standin else []
+            self.remains = Remains(self.secrets, self.folder, "store", others=others)
         super().write_conf(accounts, **settings)
-
-    def command(self, *arguments):
-        """Temporary files and cores come to lie where they are looked for."""
-        return ["env", "-C", self.folder, "TMPDIR=" + self.path("tmp"), *super().command(*arguments)]
 
     def run(self, *arguments, env=None):
         done = super().run(*arguments, env=env)

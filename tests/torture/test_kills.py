@@ -12,6 +12,7 @@ import pytest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import kills  # noqa: E402
+from canaries import Remains, forms  # noqa: E402
 from support import PYTHON, environment  # noqa: E402
 
 
@@ -25,6 +26,30 @@ def test_ten_kills(options):
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 0, done.stdout
     assert re.fullmatch(r"torture: 10 kills, [1-9]\d* accepted, 0 lost, 0 doubled", last), done.stdout
+    searched = re.search(r"^searched for (\d+) secrets", done.stdout, re.M)
+    assert not kills.SEARCHED or searched and int(searched.group(1)) >= len(kills.KEPT.of) + 3, done.stdout
+
+
+@pytest.mark.skipif(not kills.SEARCHED, reason="a sanitizer keeps copies of a program's memory of its own")
+def test_it_notices_a_secret_that_was_left(tmp_path):
+    """Of each secret, in each form; a password in the roster is there as a hash alone."""
+    world = kills.World.__new__(kills.World)
+    world.remains = Remains(kills.KEPT, str(tmp_path), "store", [kills.BCRYPT])
+
+    def wrong():
+        score = kills.Score()
+        kills.search(world, score)
+        return score.wrong
+    for path in ("log/nginx.log", "store/examjoint/events.db-wal", "store/roster/roster.db", "tmp/some"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        for value in kills.KEPT.all():
+            for form in forms(value):
+                (tmp_path / path).write_bytes(b"before " + form + b" behind")
+                assert len(wrong()) == (0 if value == kills.BCRYPT and "roster" in path else 1), (path, form)
+        (tmp_path / path).unlink()
+    assert not wrong()
+    (tmp_path / "core.1").write_bytes(b"")
+    assert "a core file" in wrong()[0]
 
 
 class Stored:

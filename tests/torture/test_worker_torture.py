@@ -1,4 +1,5 @@
 """The worker's torture at a small size, and that it notices what it is there to notice."""
+import base64
 import os
 import random
 import re
@@ -13,6 +14,8 @@ sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
 import faketime  # noqa: E402
 import worker  # noqa: E402
+from canaries import Kept, Remains  # noqa: E402
+from secret_world import SecretWorld  # noqa: E402
 from worker_support import BUILD, PYTHON, WRAP, environment  # noqa: E402
 
 SANITIZED = b"libasan" in subprocess.run(["ldd", os.path.join(BUILD, "examhook")], stdout=subprocess.PIPE,
@@ -31,6 +34,8 @@ def test_some_runs_and_some_precise_points():
     assert found, done.stdout
     kills, sessions, rated, parked = map(int, found.groups())
     assert kills >= 5 and rated + parked == sessions and rated > 5
+    searched = re.search(r"^searched for secrets (\d+) times, (\d+) tokens", done.stdout, re.M)
+    assert searched and int(searched.group(1)) >= 5 and int(searched.group(2)) >= 5, done.stdout
     gave_up = re.search(r"^(\d+) sessions parked because no login ever went well$", done.stdout, re.M)
     assert gave_up and int(gave_up.group(1)) > 0
 
@@ -44,6 +49,48 @@ def test_every_entry_of_the_table_comes():
 
 
 # --- What it notices --------------------------------------------------------------------------------------
+
+
+class Left:
+    """A run whose worker has ended, and what it left."""
+
+    def __init__(self, folder):
+        self.run = worker.Run.__new__(worker.Run)
+        self.run.seed, self.run.wrong, self.run.searches, self.run.world = "made up", [], 0, self
+        self.secrets = Kept()
+        self.remains = Remains(self.secrets, str(folder), "store")
+        self.remains.end()
+
+    def leaks(self):
+        return SecretWorld.leaks(self)
+
+    def wrong(self):
+        self.run.wrong.clear()
+        self.run.search()
+        return self.run.wrong
+
+
+def test_a_secret_that_was_left_is_noticed(tmp_path):
+    """A token only where it has its place, and none of the configuration anywhere."""
+    left = Left(tmp_path)
+    token = left.remains.add_token("made-up-token-0123456789-abcdef")
+    for path in ("store/ratings/ratings.db", "store/ratings/ratings.db-wal"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"before" + token.encode() + b"behind")
+        assert not left.wrong()
+    for path in ("store/ratings/ratings.db", "store/ratings/ratings.db.copy", "store/proview/callbacks.db", "worker-0.log", "tmp/x"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        for value in (token, *left.secrets.section("proview").values()):
+            before = (tmp_path / path).read_bytes() if (tmp_path / path).exists() else None
+            (tmp_path / path).write_bytes(b"Authorization: " + base64.b64encode(b"Bearer " + value.encode() + b"...."))
+            assert bool(left.wrong()) == (value != token or not path.endswith("ratings.db")), (path, value)
+            if before is None:
+                (tmp_path / path).unlink()
+            else:
+                (tmp_path / path).write_bytes(before)
+    assert not left.wrong()
+    left.remains.look_at("sessions", "x" + left.secrets.of["proview", "password"])
+    assert left.wrong()
 
 
 class Talk:

@@ -17,6 +17,8 @@ all have ended. Judged by the stand-in's own record of the calls:
   parked, at most one repeat with another token; each call makes an attempt that is counted, unless a kill came between
 - one login where one is enough: another only after a refusal of a token that is not young, a failure, or a kill
 - nothing but POST to the login and GET of a session that a callback spoke of
+- no secret is where it must not be, when the worker was killed and at the end: each of the configuration is a canary, each token
+  that was ever given is known, and all is searched that was written, said and shown; a token may be in ratings.db alone
 - a recovered Talview is noticed within the back-off: no later than the deadlines that were stored when it recovered
 
 The worker's wall clock runs ten times as fast (libfaketime), its time limits for a transfer do not.
@@ -55,7 +57,9 @@ for place in ("e2e", "standin"):
 import faketime  # noqa: E402
 import talview  # noqa: E402
 import worker_support  # noqa: E402
-from worker_support import APP_ID, PASSWORD, USERNAME, World  # noqa: E402
+from canaries import let_cores_be_written  # noqa: E402
+from secret_world import SecretWorld  # noqa: E402
+from worker_support import World  # noqa: E402
 
 RATE = 10
 # Seconds of the worker's clock, but for the first three.
@@ -145,7 +149,7 @@ def kind_of(call):
 
 # --- One run -------------------------------------------------------------------------------------------------
 
-class Judged(World):
+class Judged(SecretWorld):
     """A world whose stand-in is in this process, and whose worker's clock runs faster."""
 
     def __init__(self, certificates, settings=None, rate=RATE):
@@ -155,7 +159,10 @@ class Judged(World):
 
     def start_standin(self):
         shutil.copytree(self.certificates, self.path("talview"))
-        self.state = talview.State(argparse.Namespace(username=USERNAME, password=PASSWORD, app_id=APP_ID, token_lifetime=10800.0))
+        self.state = talview.State(argparse.Namespace(username=self.username, password=self.password, app_id=self.app_id,
+                                                      token_lifetime=10800.0))
+        made = self.state.token_new
+        self.state.token_new = lambda: self.remains.add_token(made())
         self.server = talview.Server(("127.0.0.1", 0), self.state, self.path("talview"))
         self.url = "https://127.0.0.1:%d" % self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
@@ -170,7 +177,9 @@ class Judged(World):
 
     def command(self, *arguments):
         now = time.time()
-        return ["env", "LD_PRELOAD=" + faketime.LIBRARY, "FAKETIME=+%.3f x%d" % (self.fake(now) - now, self.rate),
+        # With temporary files and cores where they are looked for.
+        return ["env", "-C", self.folder, "TMPDIR=" + self.path("tmp"), "LD_PRELOAD=" + faketime.LIBRARY,
+                "FAKETIME=+%.3f x%d" % (self.fake(now) - now, self.rate),
                 "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1", *super().command(*arguments)]
 
     def close(self, keep=False):
@@ -192,7 +201,7 @@ class Run:
     def __init__(self, seed, certificates):
         self.seed, self.chance, self.wrong = seed, random.Random(seed), []
         self.never = re.search("[37]$", seed) is not None # a fifth of the runs
-        self.too_many = self.lost = self.rated = self.parked = self.gave_up = 0
+        self.too_many = self.lost = self.rated = self.parked = self.gave_up = self.searches = 0
         self.kills, self.retried, self.mended, self.called = [], [], [], collections.defaultdict(list)
         watch = self.chance.choice((0, 0, 60))
         self.world = Judged(certificates, {"watch_window": watch})
@@ -219,6 +228,7 @@ class Run:
                 return
             if status != -signal.SIGKILL:
                 self.trouble("the worker ended by itself with %d: %s" % (status, self.worker.log()[-500:]))
+            self.search()
             self.worker = self.world.daemon()
 
     def pause(self, seconds):
@@ -226,6 +236,12 @@ class Run:
         while time.monotonic() < end:
             self.watch()
             time.sleep(0.05)
+
+    def search(self):
+        self.searches += 1
+        leak = self.world.leaks()
+        if leak:
+            self.trouble(leak)
 
     def callback(self, session):
         self.world.callback(session, message="message %d" % len(self.called[session]))
@@ -528,7 +544,9 @@ class Run:
                 wrong = 0
             else:
                 least, needed = 0.9 * SETTINGS["retry_first"] / RATE, True
+                # A reply that is larger than the worker reads says nothing of the credentials.
                 is_wrong = first["status"] in (400, 401, 403) and not self.came_late(first) and \
+                    not re.search("100,000 deep|huge", first["note"]) and \
                     "bad" not in {k for n, _, k in TIMINGS if n in first["note"]}
                 wrong = wrong + 1 if is_wrong else 0
                 if is_wrong:
@@ -547,10 +565,10 @@ class Run:
             self.trouble("the worker ended with %d" % status)
         if self.world.database("PRAGMA integrity_check") != [("ok",)]:
             self.trouble("the store is damaged")
-        for daemon in self.world.daemons:
-            log = daemon.log()
-            if PASSWORD in log or "level=fatal" in log:
-                self.trouble("the log says what it must not")
+        if any("level=fatal" in daemon.log() for daemon in self.world.daemons):
+            self.trouble("the log says what it must not")
+        self.world.remains.end()
+        self.search()
 
 
 def one_run(seed, certificates):
@@ -566,7 +584,8 @@ def one_run(seed, certificates):
         run.wrong[0] += " (kept: %s)" % run.world.folder
     return run.wrong, run.late, collections.Counter(
         kills=len(run.kills), sessions=len(run.sessions), rated=run.rated, parked=run.parked, lost=run.lost,
-        too_many=run.too_many, gave_up=run.gave_up, calls=len(run.world.callers()))
+        too_many=run.too_many, gave_up=run.gave_up, calls=len(run.world.callers()), searches=run.searches,
+        tokens=len(run.world.remains.tokens))
 
 
 # --- The precise points --------------------------------------------------------------------------------------
@@ -617,7 +636,9 @@ class Precise:
         if status not in (-signal.SIGKILL, 128 + signal.SIGKILL, 0):
             self.wrong.append("%s %d: ended with %d" % (call, number, status))
         self.kills += status != 0
-        before = len(self.world.callers())
+        before, leak = len(self.world.callers()), self.world.leaks()
+        if leak:
+            self.wrong.append("killed at %s %d: %s" % (call, number, leak))
         # The leases of the dead run out.
         self.world.began = time.time() - 60
         self.world.rate = 2
@@ -672,6 +693,7 @@ def main():
         sys.exit("not installed: libfaketime (make deps)")
     print("torture-worker: seed %s (SEED=%s makes the same choices again)" % (options.seed, options.seed), flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    let_cores_be_written()
     certificates = tempfile.mkdtemp(prefix="examhook-certificates-")
     wrong, sums, late = [], collections.Counter(), []
     try:
@@ -692,6 +714,7 @@ def main():
             print("\n".join(one.wrong[:10]), end="\n" if one.wrong else "", flush=True)
     finally:
         shutil.rmtree(certificates, ignore_errors=True)
+    print("searched for secrets %d times, %d tokens of Talview's among them" % (sums["searches"], sums["tokens"]))
     late.sort()
     print("%d sessions parked because no login ever went well" % sums["gave_up"])
     print("%d calls; all good sessions were done %.1f s after Talview was well again (median), %.1f s at most" % (
