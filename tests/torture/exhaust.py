@@ -79,7 +79,7 @@ def is_error(reply, word):
 
 class Disk(Site):
     """`disk`: mount options of a file system for the store alone, or None."""
-    def __init__(self, disk=None, conf=CONF, **how):
+    def __init__(self, disk=None, conf=CONF, roster=ROSTER, **how):
         self.disk = disk
         self.settled = False
         self.sent = {} # name -> [route, body, sends, acknowledged]
@@ -88,7 +88,7 @@ class Disk(Site):
         self.watcher.others = STANDINS
         self.before = os.environ.get("TMPDIR"), resource.getrlimit(resource.RLIMIT_CORE)
         try:
-            super().__init__(conf, [("main", ROSTER)], **how)
+            super().__init__(conf, [("main", roster)], **how)
         except BaseException:
             self.as_before()
             raise

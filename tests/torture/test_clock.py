@@ -1,8 +1,10 @@
 """The wall clock jumps by hours and days, back and forth, under the real programs (libfaketime; the monotonic clock goes
 on as it does when somebody sets the time). A stored deadline further off than its maximum counts as expired, nothing is
-called twice, and nobody waits longer than the maximum."""
+called twice, and nobody waits longer than the maximum. Every secret is a canary, and at the end of each test it is looked
+for in all that was written, said and shown."""
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +19,10 @@ sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
 import faketime  # noqa: E402
 import support  # noqa: E402
 from accounts import BCRYPT  # noqa: E402
-from worker_support import BUILD, World, wait_for  # noqa: E402
+from canaries import let_cores_be_written  # noqa: E402
+from exhaust import CLIENT, KEPT, PATHS, RIGHT, WRONG, Disk  # noqa: E402
+from secret_world import SecretWorld  # noqa: E402
+from worker_support import BUILD, wait_for  # noqa: E402
 
 HOUR = 3600
 # All of it happens in the future: the stand-in's certificate is not valid before today.
@@ -52,12 +57,19 @@ def world(monkeypatch):
     made = []
 
     def make(settings=None, accounts=None):
-        made.append(World(settings, accounts))
+        made.append(SecretWorld(settings, accounts))
+        monkeypatch.chdir(made[-1].folder)
+        monkeypatch.setenv("TMPDIR", made[-1].path("tmp"))
         return made[-1], Clock(made[-1].folder, monkeypatch)
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    let_cores_be_written()
     yield make
+    resource.setrlimit(resource.RLIMIT_CORE, before)
     for one in made:
+        leak, token = one.leaks(), one.remains.tokens or not one.login_row() or not one.login_row()["token"]
         one.close()
         faketime.forget(daemon.process for daemon in one.daemons)
+        assert not leak and token, leak
 
 
 # --- The worker -------------------------------------------------------------------------------------------
@@ -234,9 +246,13 @@ def test_the_hour_of_a_sessions_fetches_from_the_future_is_over(world):
 
 CONF = """
 [examjoint main]
-client_id = clock-id
-client_secret = clock-secret
+client_id = exhaust-id
+%s
 [proview main]
+login_url = https://127.0.0.1:1/login
+session_url = https://127.0.0.1:1/sessions
+%s
+[proview open]
 login_url = https://127.0.0.1:1/login
 session_url = https://127.0.0.1:1/sessions
 callback_open = yes
@@ -247,8 +263,8 @@ pause = 20m
 [fields]
 0 = id
 1 = password
-"""
-HEADERS = [("x-client-id", "clock-id"), ("x-client-secret", "clock-secret")]
+""" % (KEPT.lines("examjoint"), KEPT.lines("proview"))
+ROSTER = "id,password_hash\n" + "".join("c%d,%s\n" % (i, BCRYPT) for i in range(9))
 
 
 @pytest.fixture
@@ -256,8 +272,7 @@ def site(monkeypatch):
     made = []
 
     def make(conf=CONF, verify=""):
-        made.append(support.Site(conf, [("main", "id,password_hash\n" + "".join("c%d,%s\n" % (i, BCRYPT) for i in range(9)))],
-                                 verify=verify))
+        made.append(Disk(conf=conf, roster=ROSTER, verify=verify))
         made[-1].start_nginx()
         clock = Clock(made[-1].folder, monkeypatch)
         made[-1].start_program("examjoint")
@@ -272,11 +287,11 @@ def site(monkeypatch):
             faketime.forget(programs)
 
 
-def verify(site, who, word="horse bcrypt"):
+def verify(site, who, word=RIGHT):
     """True: let in; else what the candidate is told."""
     body = {"event": "verify_respondent", "exam_id": "e", "fields": [{"position": 0, "value": who},
                                                                     {"position": 1, "value": word}]}
-    answer = site.ask("POST", "/webhooks/examjoint", json.dumps(body).encode(), HEADERS)
+    answer = site.ask("POST", "/webhooks/examjoint", json.dumps(body).encode(), CLIENT)
     assert answer.status == 200, answer
     return answer.json.get("errorMessage", True)
 
@@ -285,12 +300,12 @@ def verify(site, who, word="horse bcrypt"):
 def test_nobody_is_throttled_longer_than_the_pause(site, jump):
     s, clock = site()
     for _ in range(3):
-        assert verify(s, "c1", "wrong") is not True
+        assert verify(s, "c1", WRONG) is not True
     assert verify(s, "c1") is not True, "throttled"
     clock.set(jump)
     assert verify(s, "c1") is True
     for _ in range(3):
-        assert verify(s, "c2", "wrong") is not True
+        assert verify(s, "c2", WRONG) is not True
     assert verify(s, "c2") is not True, "throttled at that time too"
     clock.set(0)
     assert verify(s, "c2") is True
@@ -330,12 +345,13 @@ def test_repeats_stay_one_event_whatever_the_clock_says(site):
     callback = json.dumps({"session_uuid": session, "external_id": "1", "message": "m"}).encode()
     for jump in (0, -5 * HOUR, 30 * 24 * HOUR, 0):
         clock.set(jump)
-        assert s.ask("POST", "/webhooks/examjoint", body, HEADERS).status == 200
-        assert s.ask("POST", "/webhooks/proview/main", callback).status == 200
+        assert s.ask("POST", "/webhooks/examjoint", body, CLIENT).status == 200
+        assert s.ask("POST", PATHS["proview"], callback, CLIENT).status == 200
+        assert s.ask("POST", "/webhooks/proview/open", callback).status == 200
     row, = s.events(event="admitted_respondent")
     assert row["deliveries"] == 4
-    row, = s.events(session_uuid=session)
-    assert row["deliveries"] == 4
+    rows = s.events(session_uuid=session)
+    assert [row["deliveries"] for row in rows] == [4, 4]
 
 
 def test_what_open_accounts_may_store_in_an_hour_does_not_stay_used_up(site):
@@ -343,7 +359,7 @@ def test_what_open_accounts_may_store_in_an_hour_does_not_stay_used_up(site):
 
     def send():
         body = json.dumps({"session_uuid": support.a_uuid(), "external_id": "1", "message": "m"}).encode()
-        return s.ask("POST", "/webhooks/proview/main", body).status
+        return s.ask("POST", "/webhooks/proview/open", body).status
     clock.set(5 * HOUR)
     answers = [send() for _ in range(5)]
     assert answers[0] == 200 and answers[-1] in (429, 503), answers
