@@ -160,7 +160,7 @@ static bool take_event(void *context, const struct store_event_row *row)
     struct asked *asked = context;
     struct person *person = asked->person;
 
-    if (!asked->account && row->account && row->exam_id)
+    if (person->wants_keys && !asked->account && row->account && row->exam_id)
         add_sat(person, row);
     if (row->session_uuid || !wanted_account(person, row->account) ||
         (asked->account && strcmp(asked->account, row->account)) ||
@@ -418,7 +418,8 @@ static void ask_account(struct person *person, const char *account)
     struct person_line alone = {0};
     unsigned char key[32];
 
-    gather_exams(person, account);
+    if (person->wants_keys)
+        gather_exams(person, account);
     add_value(&alone, "id", person->id);
     for (size_t i = 0; i < person->exams.count; i++) {
         throttle_key_known(person->secret, account, person->exams.list[i], person->id, key);
@@ -644,6 +645,7 @@ enum store_status person_gather(struct person *person)
 {
     struct store_cursor cursor = STORE_CURSOR_START;
 
+    person->wants_keys = true;
     person_read_roster(person);
     person_read_events(person);
     person_read_proctoring(person);

@@ -55,6 +55,7 @@ struct person {
     struct texts undecided;
     struct person_session *sessions;
     size_t session_count;
+    bool wants_keys; /* those below, and the exams that they are made of */
     unsigned char (*keys)[32];
     size_t key_count;
     struct texts exam_accounts, session_accounts; /* in which something was found */
