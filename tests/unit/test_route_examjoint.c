@@ -310,14 +310,40 @@ static void verify(struct harness *h, const char *body, const char *wanted)
     harness_expect(h, &call, 200, wanted);
 }
 
-/* Within the pause; how much of it is left, the machine says. */
-static void told_to_wait(struct harness *h, const char *body)
+/* The pause ends somewhere in between: it begins with the failure that is one too many, within that call. */
+struct pause_end {
+    int64_t first_ms, last_ms;
+};
+
+static struct pause_end fail_three_times(struct harness *h, const char *body)
+{
+    struct buf wanted = BUF_INIT;
+    int64_t asked_ms = 0;
+    for (int i = 0; i < 3; i++) {
+        asked_ms = clock_now_ms();
+        verify(h, body, refusal(ROSTER_UNKNOWN, 0, &wanted));
+    }
+    buf_release(&wanted);
+    return (struct pause_end){asked_ms + PAUSE_S * 1000, clock_now_ms() + PAUSE_S * 1000};
+}
+
+/* Whole seconds, and no less than is left. */
+static int64_t seconds_of(int64_t ms)
+{
+    return ms > 1 ? (ms + 999) / 1000 : 1;
+}
+
+/* Within the pause, and told what is left of it: neither more nor less than the machine left of it. */
+static void told_to_wait(struct harness *h, const char *body, const struct pause_end *end)
 {
     const struct call call = {.path = PATH, .params = ONE, .body = body};
+    int64_t asked_ms = clock_now_ms();
     struct answer answer = harness_call(h, &call);
+    int64_t answered_ms = clock_now_ms();
     struct buf wanted = BUF_INIT;
     bool told = false;
-    for (int64_t left_s = 1; left_s <= PAUSE_S; left_s++)
+    for (int64_t left_s = seconds_of(end->first_ms - answered_ms);
+         left_s <= seconds_of(end->last_ms - asked_ms); left_s++)
         told = told || strcmp(answer.body, refusal(ROSTER_THROTTLED, left_s, &wanted)) == 0;
     if (answer.status != 200 || !told)
         fail_msg("%d %s", answer.status, answer.body);
@@ -482,13 +508,11 @@ static void check_throttled(struct harness *h, const char *wrong, const char *ri
 {
     struct store_cursor cursor = STORE_CURSOR_START;
     struct buf wanted = BUF_INIT, rows = BUF_INIT;
-    for (int i = 0; i < 3; i++) {
-        verify(h, wrong, refusal(ROSTER_UNKNOWN, 0, &wanted));
-    }
+    struct pause_end end = fail_three_times(h, wrong);
     int hashes = h->hashes;
     assert_non_null(strchr(refusal(ROSTER_THROTTLED, 1, &wanted), '1'));
     for (int i = 0; i < 20; i++)
-        told_to_wait(h, i % 2 ? wrong : right);
+        told_to_wait(h, i % 2 ? wrong : right, &end);
     assert_int_equal(h->hashes, hashes);
     harness_rows(h, &cursor, &rows);
     assert_int_equal(harness_count(&rows, "invalid/unknown"), 3);
@@ -496,7 +520,8 @@ static void check_throttled(struct harness *h, const char *wrong, const char *ri
     assert_int_equal(harness_count(&rows, "invalid/throttled"), 1);
     assert_memory_equal(strstr(throttled, " x"), " x1 -\n",
                         6); /* nor are the others counted: no write at all */
-    sleep(PAUSE_S + 1);
+    while (clock_now_ms() < end.last_ms + 100)
+        usleep(10 * 1000);
     verify(h, right, right_reply);
     buf_release(&rows);
     buf_release(&wanted);
@@ -535,21 +560,17 @@ static void test_success_is_not_counted(void **state)
 static void test_throttle_is_of_account_and_exam(void **state)
 {
     struct harness *h = *state;
-    struct buf wanted = BUF_INIT;
-    for (int i = 0; i < 3; i++) {
-        verify(h, VERIFY("exam", LOGIN("ann", "CANARY wrong")), refusal(ROSTER_UNKNOWN, 0, &wanted));
-    }
-    told_to_wait(h, VERIFY("exam", LOGIN("ann", "CANARY right")));
+    struct pause_end end = fail_three_times(h, VERIFY("exam", LOGIN("ann", "CANARY wrong")));
+    told_to_wait(h, VERIFY("exam", LOGIN("ann", "CANARY right")), &end);
     verify(h, VERIFY("exam", LOGIN("bob", "CANARY right")), "{}");
     verify(h, VERIFY("other", LOGIN("ann", "CANARY right")),
            "{\"metadata\":{\"name\":\"Ann\",\"email\":\"Ann@Example.org\"}}");
     /* Whatever identifies her, it is the same candidate. */
-    told_to_wait(h, VERIFY("exam", LOGIN(" ann ", "CANARY right")));
+    told_to_wait(h, VERIFY("exam", LOGIN(" ann ", "CANARY right")), &end);
     const struct call theirs = {
         .path = PATH, .params = TWO, .body = VERIFY("exam", LOGIN("ann", "CANARY other"))};
     harness_expect(h, &theirs, 200,
                    "{\"metadata\":{\"name\":\"The other Ann\",\"email\":\"Ann@Example.org\"}}");
-    buf_release(&wanted);
 }
 
 static void test_spike(void **state)

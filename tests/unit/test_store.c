@@ -526,18 +526,25 @@ static void a_program_that_ends_leaves_a_short_log(void **state)
     assert_true(wal_bytes(scratch) > 1024 * 1024);
     store_free(scratch->store);
     assert_true(wal_bytes(scratch) <= 512 * 1024);
-    scratch->store = scratch_open(scratch, STORE_EXAMJOINT, 0, 20000);
+    scratch->store = scratch_open(scratch, STORE_EXAMJOINT, 0, 1000);
     assert_int_equal(count_events(scratch->store), 20);
-    /* It does not wait for that: neither for a reader nor for a round. */
-    struct store *other = scratch_open(scratch, STORE_EXAMJOINT, 0, 1000);
-    put_bulk(scratch->store, 20);
-    assert_stored(other, store_round_begin(other, STORE_EXAMJOINT));
-    int64_t began_ms = clock_monotonic_ms();
-    store_free(scratch->store);
-    assert_true(clock_monotonic_ms() - began_ms < 10000);
-    assert_stored(other, store_round_commit(other));
-    scratch->store = other;
-    assert_int_equal(count_events(other), 40);
+    /* It does not wait for that: neither for a reader nor for a round. What else the machine does may spoil a
+       try or two; one that waits spoils all. */
+    int64_t shortest_ms = INT64_MAX;
+    for (int i = 1; i <= 3; i++) {
+        struct store *other = scratch_open(scratch, STORE_EXAMJOINT, 0, 1000);
+        put_bulk(scratch->store, 20);
+        assert_stored(other, store_round_begin(other, STORE_EXAMJOINT));
+        int64_t began_ms = clock_monotonic_ms();
+        store_free(scratch->store);
+        int64_t took_ms = clock_monotonic_ms() - began_ms;
+        if (took_ms < shortest_ms)
+            shortest_ms = took_ms;
+        assert_stored(other, store_round_commit(other));
+        scratch->store = other;
+        assert_int_equal(count_events(other), 20 + 20 * i);
+    }
+    assert_true(shortest_ms < 500);
 }
 
 static void a_reader_holds_nobody_up(void **state)
