@@ -59,8 +59,8 @@ def is_in(content, value):
 class Kept:
     """All secrets there are."""
 
-    def __init__(self):
-        self.of, self.extra = {(section, name): canary() for section, name in secret_options()}, []
+    def __init__(self, of=None):
+        self.of, self.extra = {(section, name): canary() for section, name in secret_options()} if of is None else of, []
         self.stems = {form[:STEM] for value in self.of.values() for form in forms(value)}
         self.clean = set() # pieces of files in which there is none: the same are read again and again
 
@@ -130,6 +130,16 @@ class Kept:
             names.add(inside)
             found += [(inside, name) for name in self.names_in(content, own_places(inside))]
         return found, names
+
+
+def key_forms(folder):
+    """Of the identity keys below this folder: they are made by the programs, and are to be in their own files alone."""
+    found = []
+    for where, _, names in os.walk(folder):
+        if "identity.key" in names and os.path.getsize(os.path.join(where, "identity.key")) >= 32:
+            with open(os.path.join(where, "identity.key"), "rb") as f:
+                found += forms(f.read())
+    return list(dict.fromkeys(found))
 
 
 class Watcher(threading.Thread):
@@ -213,19 +223,10 @@ class Remains:
             return self.hashes
         return self.tokens if re.search(r"(^|/)ratings/ratings\.db(-wal|-journal)?$", inside) else ()
 
-    def key(self):
-        """The identity key's forms: it is made by the programs, and is to be in its own file alone."""
-        found = []
-        for folder, _, names in os.walk(self.folder):
-            if "identity.key" in names and os.path.getsize(os.path.join(folder, "identity.key")) >= 32:
-                with open(os.path.join(folder, "identity.key"), "rb") as f:
-                    found += forms(f.read())
-        return list(dict.fromkeys(found))
-
     def leaks(self, *folders):
         """Where a secret is that is not in its place: in the folder, or in some of it, and in what was said and shown."""
         self.note_tokens()
-        found, key = list(self.said), self.key()
+        found, key = list(self.said), key_forms(self.folder)
         for part in folders or [self.folder]:
             for path, content in written_files(part):
                 inside = os.path.relpath(path, self.folder)

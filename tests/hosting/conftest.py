@@ -75,7 +75,8 @@ class Run:
                 except Exception as wrong:  # pylint: disable=broad-except
                     self.futures[way, left.pop(0)].set_exception(wrong)
                 else:
-                    if len(left) == 1: # what the server's end shows belongs to the last case
+                    if len(left) == 1: # what is found in the end, and what the server's end shows, belongs to the last case
+                        hosting.search.at_the_end()
                         hosting.close()
                         hosting = None
                     self.futures[way, left.pop(0)].set_result(result)

@@ -9,6 +9,7 @@ import uuid
 
 import table
 from calls import client as client_headers
+from canaries import is_in
 from client import Connection, send_http1, send_http2
 from support import LANGUAGES, unique, wait_for, written_files
 
@@ -137,6 +138,7 @@ class Player:
                     self.look(step, lambda text, word=step.word: getattr(self, "do_" + word)(text))
             for future in self.background:
                 future.result()
+            self.way.search.after_case()
         finally:
             if self.connection:
                 self.connection.close()
@@ -241,7 +243,7 @@ class Player:
     def do_nowhere(self, text):
         wanted = self.names.fill(text).encode()
         assert len(wanted) >= 5
-        where = [path for folder in self.way.written() for path, data in written_files(folder) if wanted in data]
+        where = [path for folder in self.way.written() for path, data in written_files(folder) if is_in(data, wanted)]
         assert not where, "it is in %s" % ", ".join(where)
 
     def do_log(self, text):

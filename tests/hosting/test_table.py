@@ -1,7 +1,12 @@
 """The table's reader and player: what must fail does."""
+import os
+import re
+
 import pytest
 
 import table
+from canaries import forms, secret_options
+from search import secrets_in
 from player import DIFFERS, OK, Player
 from ways_nginx import NginxFastcgi
 
@@ -73,6 +78,67 @@ def test_what_does_not_hold(nginx, tmp_path, text, words):
 def test_what_cannot_be_read(tmp_path, text):
     with pytest.raises(table.Wrong):
         read(text, tmp_path)
+
+
+@pytest.fixture
+def another():
+    way = NginxFastcgi({})
+    try:
+        yield way.start()
+    finally:
+        way.close()
+
+
+def test_a_secret_in_any_file_of_a_way_is_noticed(another, tmp_path):
+    """After each case in each log, also where it comes in two pieces; at the end in every file but the configuration."""
+    fine = read(SEND + "< 200 {}\n", tmp_path).cases[0]
+    assert Player(another, fine).play() == OK
+    values = another.search.kept.extra
+    assert {"token-0123456789abcdef", "acme-secret-old", "basic-password", "horse 1001"} <= set(values) and len(values) > 25
+    for log in (*another.logs, "nginx/some-other-file"):
+        for n, value in enumerate(values):
+            size = os.path.getsize(another.path(log)) if os.path.exists(another.path(log)) else 0
+            for form in forms(value) if log == another.logs[0] and n < 3 else forms(value)[n % len(forms(value)):][:1]:
+                with open(another.path(log), "ab") as f:
+                    f.write(b"line " + form[:5])
+                another.search.after_case()
+                with open(another.path(log), "ab") as f:
+                    f.write(form[5:] + b"\n")
+                with pytest.raises(AssertionError) as told:
+                    another.search.after_case()
+                assert log in str(told.value)
+                os.truncate(another.path(log), size)
+    with open(another.path("nginx/some-other-file"), "ab") as f:
+        f.write(forms(values[0])[1])
+    with pytest.raises(AssertionError) as told:
+        Player(another, fine).play()
+    assert "some-other-file" in str(told.value)
+    os.remove(another.path("nginx/some-other-file"))
+    assert Player(another, fine).play() == OK
+    with open(another.path("store/left"), "wb") as f:
+        f.write(forms(values[0])[1])
+    with pytest.raises(AssertionError) as told:
+        another.search.at_the_end()
+    assert "store/left" in str(told.value)
+    os.remove(another.path("store/left"))
+    assert Player(another, read(SEND + "< 200\nnowhere token-0123456789abcdef\n", tmp_path).cases[0]).play() == OK
+    with open(another.path("log/some"), "wb") as f:
+        f.write(b"token-0123456789abcdef".hex().encode())
+    try:
+        with pytest.raises(AssertionError) as told:
+            Player(another, read(SEND + "< 200\nnowhere token-0123456789abcdef\n", tmp_path).cases[0]).play()
+        assert "it is in" in str(told.value)
+    finally:
+        os.remove(another.path("log/some"))
+    another.search.at_the_end()
+
+
+def test_a_secret_option_without_a_value_is_noticed(nginx):
+    """Every secret option that there is stands in the ways' configuration; a new one has a value of its own by itself."""
+    with open(nginx.conf_path, encoding="utf-8") as f:
+        text = f.read()
+    assert all(secrets_in(text).values()) and {name for _, name in secret_options()} == set(secrets_in(text))
+    assert not secrets_in(re.sub(r"(?m)^app_id = .*", "", text))["app_id"]
 
 
 def test_bytes():

@@ -10,6 +10,7 @@ import subprocess
 
 import support
 from accounts import CONF, YESCRYPT, rosters
+from search import Search, more_accounts
 from support import PATIENCE, Part, Site, wait_for
 
 TOP = support.TOP
@@ -33,20 +34,22 @@ class Way(Site):
       start()          starts everything; returns self. Use serve(name, command) for what stays in the foreground.
       down(program), up(program)   "examjoint" or "proview" does not answer, then does again: whatever that is here
       written()        the folders that the server and our programs write to; with what was not written by them left out
+      logs             the log files of the server, which must be among those that are searched for secrets
       program_log(program)    what our program has logged until now
     and where it needs to: loop, break_it(what)/mend_it(what), small_disk(), examhook() (as another user, say).
     What Site.close() stops must end with status 0, or as end_status says: {"name of the part": status}.
     """
     name = title = ""
-    needs = ()
+    needs = logs = ()
     loop = True # one program that runs all the time serves all requests; False: the server starts it when it wants to
     patience = PATIENCE
 
     def __init__(self, setting=None):
         self.setting = setting or {}
         self.rate_limited = "rate" in self.setting
-        super().__init__(self.setting.get("conf", "") + CONF, rosters() + (("acme", CROWD),), verify=self.setting.get("verify", ""),
+        super().__init__(self.setting.get("conf", "") + CONF + more_accounts(CONF), rosters() + (("acme", CROWD),), verify=self.setting.get("verify", ""),
                          store=self.setting.get("store", ""))
+        self.search = Search(self)
 
     @classmethod
     def missing(cls):

@@ -32,7 +32,7 @@ def give(path, uid, gid, mode=None):
 class Apache(Way):
     """`modules`: what this way takes besides the usual ones; `server_lines`: more of the server's own file."""
     modules = ()
-    needs = ("apache2",)
+    needs, logs = ("apache2",), ("log/apache.log", "log/apache-error.log", "log/examhook-access.log")
 
     def write_server(self):
         os.chmod(self.folder, 0o711) # the programs' sockets, or the programs, are below it
@@ -214,6 +214,7 @@ class SharedHost(Apache):
     number, name, title = 5, "apache-suexec", "Apache + CGI, suexec, .htaccess"
     loop, modules = False, ("cgid", "suexec")
     needs = ("apache2", "unshare", "/usr/lib/apache2/suexec-custom")
+    logs = ("log/apache.log", "log/apache-error.log", "host/log/apache2/suexec.log")
     handler, overrides = "cgi", "All"
 
     @classmethod

@@ -11,6 +11,7 @@ DEBIAN = "/etc/lighttpd/lighttpd.conf"
 class Lighttpd(Way):
     number, name, title = 7, "lighttpd", "lighttpd + mod_fastcgi"
     needs = ("lighttpd", "/usr/lib/lighttpd/mod_openssl.so")
+    logs = ("lighttpd/error.log", "lighttpd/examhook-access.log", "log/lighttpd.log", "log/examjoint.log", "log/proview.log")
 
     def write_server(self):
         for name in ("lighttpd", "lighttpd/uploads", "www"):

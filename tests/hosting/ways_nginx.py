@@ -22,7 +22,7 @@ def slower(path):
 
 class NginxFastcgi(Way):
     number, name, title = 1, "nginx-fastcgi", "nginx + FastCGI"
-    needs = ("nginx",)
+    needs, logs = ("nginx",), ("nginx/access.log", "nginx/error.log", "log/nginx.log", "log/examjoint.log", "log/proview.log")
 
     def write_server(self):
         Site.write_nginx(self, None)
@@ -52,6 +52,7 @@ class NginxFcgiwrap(Way):
     number, name, title = 6, "nginx-fcgiwrap", "nginx + fcgiwrap"
     loop = False
     needs = ("nginx", "fcgiwrap", "spawn-fcgi")
+    logs = ("nginx/access.log", "nginx/error.log", "log/nginx.log", "log/fcgiwrap.log")
     end_status = {"fcgiwrap": -signal.SIGTERM}
 
     def write_server(self):
