@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
 import support  # noqa: E402
 import hardening  # noqa: E402
 from accounts import BCRYPT, YESCRYPT  # noqa: E402
-from canaries import Kept, Watcher, canary  # noqa: E402
+from canaries import Kept, Watcher, canary, key_forms  # noqa: E402
 from support import BUILD, PATIENCE, WRAP, Site, environment, wait_for  # noqa: E402
 
 KEPT = Kept()
@@ -236,6 +236,9 @@ class Disk(Site):
         tokens = self.tokens = self.tokens + KEPT.extra[known:]
         self.watcher.look()
         found, names = KEPT.in_files(self.folder, own_places)
+        key = key_forms(self.folder)
+        found += [(path, "identity.key") for path, content in support.written_files(self.folder)
+                  if os.path.basename(path) != "identity.key" and any(form in content for form in key)]
         found += self.leaks + sorted(self.watcher.found)
         assert not found, found
         assert "store/examjoint/events.db" in names and "log/examjoint.log" in names, names

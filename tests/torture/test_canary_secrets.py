@@ -2,7 +2,40 @@
 token; then everything that can be asked, broken and killed; then a search, in clear text, base64 and hexadecimal, through
 every file that was written, every answer, every output, and the command line and environment of every process.
 
-A secret may stand in the configuration and in its own file, and the token in ratings.db; nothing else may have them."""
+A secret may stand in the configuration and in its own file, and the token in ratings.db; nothing else may have them.
+
+Not all of it is here. Each fault, and the tests after which the same search is made (the first line of each is the fault):
+
+    killed at random            test_kills.py: test_ten_kills; here: test_killed_and_begun_again
+    killed after each call      test_faults.py: test_some_faults; the worker: test_some_runs_and_some_precise_points
+    a backup that is killed     here: test_a_backup_that_is_killed_leaves_no_token
+    EIO, ENOSPC, EROFS, EINTR   test_faults.py: test_some_faults; here: test_a_disk_that_fails_under_all_four_files
+    short and torn writes       test_faults.py: test_some_faults; its "work" is where Talview's token is written
+    many writers, some fail     test_faults.py: test_some_faults ("many")
+    a full disk                 test_exhaustion.py: test_a_full_disk, test_the_worker_on_a_full_disk, test_the_operator_on_a_full_disk,
+                                test_no_inode_left, test_a_limit_of_file_size
+    no descriptors              test_exhaustion.py: test_no_descriptor_left, test_no_descriptor_for_a_request_in_pieces,
+                                test_the_worker_without_descriptors
+    no memory                   test_exhaustion.py: test_no_memory_for_a_hash; test_starved.py: every test, at its end
+    read-only                   test_exhaustion.py: test_a_read_only_disk, test_a_wrong_owner_or_mode;
+                                test_faults.py: test_a_disk_that_turns_read_only_under_the_programs
+    locked                      test_exhaustion.py: test_somebody_holds_the_store, test_the_worker_while_somebody_holds_its_store;
+                                here: test_a_store_that_somebody_else_holds
+    corrupted                   test_exhaustion.py: test_a_broken_file, test_a_file_that_is_gone_but_not_its_log,
+                                test_under_a_running_program, test_a_log_after_a_crash, test_a_roster_broken_under_a_running_program
+    too new, too old            test_exhaustion.py: test_a_store_of_another_version
+    the clock jumps             test_clock.py: every test, at its end
+    a misbehaving Talview       test_worker_torture.py: test_some_runs_and_some_precise_points; here:
+                                test_a_talview_that_says_back_what_it_was_sent, test_a_talview_that_cannot_be_reached
+    duplicates at once          test_exhaustion.py: test_duplicates_at_the_same_time
+    the web servers             tests/hosting: test_case, of each case on each way in all logs, and in every file at the end
+    a crash with a core         here: test_no_core_of_anything_that_knows_a_secret
+    a rehearsal                 here: test_a_played_rehearsal, test_a_rehearsal_that_is_killed
+    a wrong configuration       here: test_wrong_configurations_quote_no_secret
+
+That the search finds what there is: here test_the_search_finds_what_is_hidden, and beside each other use of it
+test_the_search_after_a_fault_notices_each_secret, test_it_notices_a_secret_that_was_left, test_a_secret_that_was_left_is_noticed,
+test_the_search_finds_what_is_planted, test_a_secret_in_any_file_of_a_way_is_noticed."""
 import base64
 import contextlib
 import fcntl
@@ -111,7 +144,7 @@ class World:
             f.write(value + "\n")
         return path
 
-    def write(self, behind="", ca=True, worker="", login=None):
+    def write(self, behind="", ca=True, worker="", login=None, verify=""):
         self.site.write_conf("""
 [log]
 level = %s
@@ -142,7 +175,7 @@ basic_user = talview
 1 = password
 %s""" % (self.level, worker, self.lines("examjoint"), login or self.url + "/v1/user/login", self.url,
          "ca_file = " + self.site.path("talview/ca.pem") if ca else "", self.lines("proview"), behind),
-            store="lock_wait = 1s")
+            verify, "lock_wait = 1s")
 
     # --- What vendors, operators and others do -----------------------------------------------------------
 
@@ -447,6 +480,16 @@ def test_asked_in_every_way(make_world, form):
         content for path, content in written_files(w.site.path("store/ratings")) if "ratings.db" in path)
 
 
+def test_the_list_above_names_tests_that_there_are():
+    named, there = set(re.findall(r"\b(test_\w+)(?!\w*\.py)\b", re.sub(r"test_\w+\.py", "", __doc__))), set()
+    for folder in (HERE, os.path.join(os.path.dirname(HERE), "hosting")):
+        for name in os.listdir(folder):
+            if name.startswith("test_") and name.endswith(".py"):
+                with open(os.path.join(folder, name), encoding="utf-8") as f:
+                    there |= set(re.findall(r"^def (test_\w+)\(", f.read(), re.M))
+    assert len(named) > 30 and not named - there, named - there
+
+
 def test_a_new_secret_option_is_among_them():
     """The table is read as it is written today: all of its secrets, each in one of the two kinds of account."""
     found = secret_options()
@@ -456,6 +499,91 @@ def test_a_new_secret_option_is_among_them():
     with open(os.path.join(TOP, "common/config_options.c"), encoding="utf-8") as f:
         named = re.findall(r'\{"(\w+)", "(\w*(?:secret|password|token|key)\w*)", (\w+)', f.read())
     assert {(s, n) for s, n, kind in named} <= set(found), "a secret by its name, and not by its type"
+
+
+# --- A rehearsal ------------------------------------------------------------------------------------------------
+
+STANDIN = os.path.join(TOP, "tests/standin/talview.py")
+PAGE = "rehearsal.html"
+
+
+class Rehearsal:
+    """Set up on a world, whose secrets are canaries; the account's own are made up by `--setup`, and known from there on."""
+
+    def __init__(self, w):
+        self.w = w
+        done = w.run("rehearse", "--setup", "--standin", STANDIN, "--dir", w.site.path("rehearsal"))
+        assert done.returncode == 0, done.stderr
+        self.made = [w.kept.add(value) for value in re.findall(
+            r"^(?:client_secret|path_token|header_secret|basic_password|password) = (\S+)", done.stdout, re.M)]
+        assert len(set(self.made)) >= 3, done.stdout
+        # What cleans up after a killed one waits as long as a candidate may.
+        w.write(behind="\n" + done.stdout, verify="budget = 2s")
+        for name in ("examjoint", "proview"):
+            w.site.stop(name)
+            w.site.start_program(name)
+        w.site.start_worker()
+
+    def begin(self, *more):
+        """One that is played while others look; its own stand-in is looked at like everything else."""
+        site = self.w.site
+        return subprocess.Popen([
+            os.path.join(BUILD, "examhook"), "--config", site.conf_path, "rehearse", "--candidates", "4", "--within", "3", "--url",
+            site.base, "--ca", site.path("tls/cert.pem"), "--standin", STANDIN, "--even-now", *more], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), cwd=site.folder)
+
+    def look(self, process, until=lambda: False):
+        """Until it has ended, or has come so far; Talview's token is in its place for that time alone."""
+        while process.poll() is None and not until():
+            self.w.note_token()
+            time.sleep(0.02)
+
+    def standin_runs(self):
+        """The one that this rehearsal started: its arguments are in a file in memory, not on its command line."""
+        return any(STANDIN.encode() in line and b"@/proc/self/fd/" in line and self.w.kept.names_in(line) == []
+                   for line in list(self.w.watcher.lines))
+
+
+def test_a_played_rehearsal(make_world):
+    w = make_world()
+    play, before = Rehearsal(w), len(w.kept.extra)
+    w.watcher.lines.clear()
+    process = play.begin("--report", w.site.path(PAGE))
+    play.look(process)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "4 let in" in out and "ratings: 4 fetched" in out, (out, err)
+    w.noted("rehearse", out)
+    w.noted("rehearse", err)
+    assert len(w.kept.extra) > before, "the worker logged in, so there is a token"
+    assert play.standin_runs(), "the stand-in was not looked at"
+    with open(w.site.path(PAGE), encoding="utf-8") as f:
+        page = f.read()
+    assert "4 let in" in page
+    for words in (["events", "--json"], ["sessions", "--json"], ["config"], ["check"], ["backup", w.site.path("backup")],
+                  ["rehearse", "--clean"]):
+        w.run(*words)
+    clean(w, *LOGS, "log/worker.log", PAGE, "store/ratings/ratings.db", "rehearsal/ca.pem")
+    # What stood in the page, or was shown, would be found.
+    for value in (*play.made, w.kept.of["proview", "password"], w.kept.extra[-1]):
+        with open(w.site.path(PAGE), "w", encoding="utf-8") as f:
+            f.write(page.replace("4 let in", "4 let in" + urllib.parse.quote(value)))
+        assert [place for place, _ in w.search()[0]] == [PAGE], value
+
+
+def test_a_rehearsal_that_is_killed(make_world):
+    """Its account is still there, and its stand-in ends with it; what cleans it up shows nothing either."""
+    w = make_world()
+    play = Rehearsal(w)
+    process = play.begin("--report", w.site.path(PAGE))
+    play.look(process, lambda: w.site.rows("events", "--json", "--account", "rehearsal"))
+    process.kill()
+    for said in process.communicate(timeout=60):
+        w.noted("rehearse, killed", said)
+    assert process.returncode == -signal.SIGKILL and play.standin_runs()
+    w.note_token()
+    clean(w, *LOGS)
+    assert w.run("rehearse", "--clean").returncode == 0
+    clean(w, *LOGS)
 
 
 # --- Talview ----------------------------------------------------------------------------------------------------
