@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -250,6 +251,38 @@ def test_the_first_line_since_a_time_needs_no_look_at_all_that_came_since(many, 
     before, read = read_before_the_first_line(many, *words, "--since", since)
     # The times of all of them take more than a megabyte. A page of events is here, and one of callbacks.
     assert 0 < before < 6 * MANY and read > many.bytes("examjoint") // 3
+
+
+def test_since_a_time_goes_on_with_what_comes_whatever_the_clock_does(tmp_path):
+    filled = Filled(str(tmp_path), 100)
+    database = os.path.join(filled.store, "examjoint/events.db")
+    with sqlite3.connect(database) as db: # the clock was ahead for the first ones
+        db.execute("UPDATE events SET received_at = received_at + 3600000 WHERE id <= 30")
+        middle = db.execute("SELECT received_at FROM events WHERE id = 70").fetchone()[0] // 1000 * 1000
+        expected = [row[0] for row in db.execute("SELECT 'e' || id FROM events WHERE received_at >= ?"
+                                                 " ORDER BY received_at, id", (middle,))]
+    db.close()
+    assert len(expected) > 40 and expected != sorted(expected, key=lambda name: int(name[1:]))
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(middle / 1000))
+    process = filled.start("events", "--since", since, "--follow", "--json")
+    late = threading.Timer(60, process.kill) # it would be waited for for ever
+    late.start()
+    try:
+        # The callbacks of so short a store came later than all that.
+        seen = [json.loads(process.stdout.readline()) for _ in expected]
+        assert [row["id"] for row in seen] == expected
+        callbacks = [json.loads(process.stdout.readline())["source"] for _ in range(filled.seed.sittings // 10)]
+        assert set(callbacks) == {"proview"}
+        with sqlite3.connect(database) as db:
+            db.executemany("INSERT INTO events(received_at, account, event, last_received_at) VALUES(?, 'main', ?, ?)",
+                           ((middle + more, event, middle + more) for more, event in ((5, "a"), (-1, "b"), (0, "c"))))
+        db.close()
+        assert [json.loads(process.stdout.readline())["event"] for _ in range(2)] == ["a", "c"]
+    finally:
+        late.cancel()
+        process.kill()
+        process.stdout.close()
+        process.wait()
 
 
 def without_ids(text):
