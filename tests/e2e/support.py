@@ -63,6 +63,21 @@ def wait_for(what, seconds=10, every=0.05):
         time.sleep(every)
 
 
+def is_in_time(attempt, seconds):
+    """Whether one of three attempts, each a whole one, took less: attempt() says how long it took. What else the machine
+    does may spoil one or two; a program that takes longer spoils all of them."""
+    return any(attempt() < seconds for _ in range(3))
+
+
+def kept_waiting(pid="self"):
+    """Seconds for which the first thread of a process (ours: who asks) was ready to run and the machine ran others."""
+    try:
+        with open("/proc/thread-self/schedstat" if pid == "self" else "/proc/%d/schedstat" % pid, encoding="ascii") as f:
+            return int(f.read().split()[1]) / 1e9
+    except OSError: # a kernel that does not count it
+        return 0.0
+
+
 def environment():
     """Ours without what would change what is tested."""
     drop = ("EXAMHOOK_CONF", "DOCUMENT_ROOT", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM", "GATEWAY_INTERFACE", "MAKEFLAGS", "MFLAGS",

@@ -11,7 +11,8 @@ import pytest
 
 from calls import EXAMJOINT, admitted, callback, client, event, examjoint, pack, proview, verify
 from accounts import CONF, YESCRYPT, rosters
-from support import LANGUAGES, PATIENCE, a_uuid, unique, wait_for
+from support import LANGUAGES, PATIENCE, a_uuid, is_in_time, unique, wait_for
+from test_reload import slots_taken
 
 LIMIT = 64 * 1024
 TOKEN = "token/token-0123456789abcdef"
@@ -65,43 +66,53 @@ def verify_crowd(site, count):
 
 
 def test_many_verifications_beside_events(make_site):
-    """The other events do not wait behind the password checks."""
-    site = make_site(CONF, [("acme", crowd(60))]).start()
-    checks, whole = verify_crowd(site, 60), time.monotonic()
-    slowest = 0
-    while not all(check.done() for check in checks):
-        begun = time.monotonic()
-        is_stored(examjoint(site, event("result_ready", unique())))
-        slowest = max(slowest, time.monotonic() - begun)
-    whole = time.monotonic() - whole
-    for number, check in enumerate(checks):
-        reply = check.result()
-        if "errorMessage" in reply.json: # this machine is busy: who is told to come back is let in then
-            told = re.search(r"again in (\d+) seconds", message_of(reply))
-            assert told, reply
-            time.sleep(int(told.group(1)))
-            reply = verify(site, "c%d" % number, "horse yescrypt")
-        is_valid(reply)
-    # Behind the checks it would have taken nearly as long as all of them.
-    assert 0 < slowest < max(1.5 * PATIENCE, whole / 4)
+    """The other events do not wait behind the password checks: they are answered while none of those is let begin, and
+    soon while they are made."""
+    site = make_site(CONF, [("acme", crowd(60))], verify="budget = 20s").start()
+    descriptors = "/proc/%d/fd" % site.parts["examjoint"].process.pid
+    before = len(os.listdir(descriptors))
+
+    def slowest():
+        with slots_taken(site, os.cpu_count()):
+            checks = verify_crowd(site, 60)
+            # Where the machine is so busy that not all can be checked in time, some are told so at once.
+            assert wait_for(lambda: len(os.listdir(descriptors)) - before + sum(check.done() for check in checks) >= 60, 30)
+            for _ in range(5):
+                is_stored(examjoint(site, event("result_ready", unique())))
+            waiting = [check for check in checks if not check.done()]
+            assert waiting and all(message_of(check.result()) for check in checks if check.done())
+        times = []
+        while not all(check.done() for check in checks):
+            begun = time.monotonic()
+            is_stored(examjoint(site, event("result_ready", unique())))
+            times.append(time.monotonic() - begun)
+        ended = time.monotonic()
+        for number, check in enumerate(checks):
+            reply = check.result()
+            if "errorMessage" in reply.json: # this machine is busy: who is told to come back is let in then
+                told = re.search(r"again in (\d+) seconds", message_of(reply))
+                assert told, reply
+                time.sleep(max(0, ended + int(told.group(1)) - time.monotonic()))
+                reply = verify(site, "c%d" % number, "horse yescrypt")
+            is_valid(reply)
+        return max(times, default=float("inf"))
+    assert is_in_time(slowest, 1.5 * PATIENCE)
 
 
 @pytest.mark.skipif(PATIENCE > 1, reason="one check alone takes longer than the budget here")
 def test_budget_ends_with_please_try_again(make_site):
     """More candidates than can be checked within the budget: all are answered about then, none is left waiting."""
     site = make_site(CONF, [("acme", crowd(150))], verify="budget = 1s\nhash_threads = 1").start()
-    # What so many at once take where no password is checked, on this machine as it is now.
-    with concurrent.futures.ThreadPoolExecutor(150) as pool:
-        begun = time.monotonic()
-        for reply in pool.map(lambda _: examjoint(site, event("result_ready", unique())), range(150)):
-            is_stored(reply)
-        usual = time.monotonic() - begun
-    begun = time.monotonic()
-    replies = [check.result() for check in verify_crowd(site, 150)]
-    assert time.monotonic() - begun < 5 * max(1, usual) + 1
-    refused = [reply for reply in replies if "errorMessage" in reply.json]
     told = re.escape(texts_of("en")["busy"]).replace(r"\{seconds\}", r"[1-9]\d*")
-    assert refused and all(re.fullmatch(told, message_of(reply)) for reply in refused), refused
+
+    def answered():
+        begun = time.monotonic()
+        replies = [check.result() for check in verify_crowd(site, 150)]
+        took = time.monotonic() - begun
+        refused = [reply for reply in replies if "errorMessage" in reply.json]
+        assert refused and all(re.fullmatch(told, message_of(reply)) for reply in refused), refused
+        return took
+    assert is_in_time(answered, 6)
     assert {row["reason"] for row in site.events(outcome="invalid")} == {"busy"}
     is_valid(verify(site, "c1", "horse yescrypt"))
 
@@ -166,13 +177,12 @@ def slower(name, text):
 
 def test_nginx_limits_the_rate(make_site):
     site = make_site(CONF, rosters(), nginx=slower).start()
-    begun = time.monotonic()
-    replies = [examjoint(site, event("result_ready", unique())) for _ in range(8)]
-    took = time.monotonic() - begun
-    taken = [reply for reply in replies if reply.status == 200]
-    # One, the two of the burst, and one a second.
-    assert 1 <= len(taken) <= 4 + took and len(site.events()) == len(taken)
-    refused = next(reply for reply in replies if reply.status != 200)
+    begun, taken = time.monotonic(), 0
+    while (refused := examjoint(site, event("result_ready", unique()))).status == 200 and taken < 50:
+        taken += 1
+        # One, the two of the burst, and one a second.
+        assert taken <= 3 + time.monotonic() - begun
+    assert taken >= 1 and len(site.events()) == taken
     is_error(refused, 429, "too_many_requests")
     assert refused.headers["Retry-After"] == "1"
     assert proview(site, TOKEN, callback(a_uuid())).status == 200, "each route has its own"

@@ -12,11 +12,10 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from support import free_port  # noqa: E402
-from worker_support import PASSWORD, World, environment, wait_for  # noqa: E402
+from support import free_port, is_in_time  # noqa: E402
+from worker_support import PASSWORD, PATIENCE, World, environment, wait_for  # noqa: E402
 
-# HTTP/2 in front of the stand-in; its connections end after some streams, while others are still open. A new one has room
-# for all that the worker does at once: what was turned away is not turned away again.
+# HTTP/2 in front of the stand-in; its connections end after some streams, while others are still open.
 HTTP2_CONF = """
 daemon off;
 master_process off;
@@ -35,7 +34,7 @@ http {
         listen 127.0.0.1:%(port)d ssl http2;
         ssl_certificate %(dir)s/talview/server.pem;
         ssl_certificate_key %(dir)s/talview/server.key;
-        keepalive_requests 20;
+        keepalive_requests %(streams)d;
         location / {
             proxy_pass %(standin)s;
         }
@@ -331,11 +330,18 @@ def test_a_login_that_outlasts_the_budget_counts_as_failed(world):
 def test_the_pause_after_wrong_credentials_grows(world):
     w = world({"login_pause": "1s"}, {"main": {"password": "wrong"}})
     w.callbacks(3)
-    daemon = w.daemon()
-    wait_for(lambda: len(w.calls("/login")) >= 4, 40)
+    daemon, pauses = w.daemon(), {}
+
+    def fourth():
+        pauses.update(w.database("SELECT failures, blocked_until - obtained_at FROM logins WHERE failures > 0"))
+        return len(w.calls("/login")) >= 4
+    wait_for(fourth, 40)
     daemon.stop()
+    # By what it stores; one that the machine let pass unseen is missing.
+    assert 3 in pauses and all(pause == 1000 * 2 ** (failures - 1) for failures, pause in pauses.items()), pauses
     between = gaps(w.calls("/login"))
     assert between[0] >= 1 and between[1] >= 2 and between[2] >= 4, between
+    assert between[0] + between[1] < 9 * PATIENCE, between
 
 
 @pytest.mark.parametrize("rule,word", [
@@ -422,17 +428,30 @@ def test_503_with_retry_after_pauses_the_account(world):
 
 
 def test_an_account_in_trouble_holds_up_no_other(world):
-    w = world({"transfers": "4", "request_timeout": "20s", "connect_timeout": "20s"}, {"main": {}, "slow": {}})
+    """Others are served while its calls hang, however long they do; and soon also while some of them time out."""
+    w = world({"transfers": "4", "request_timeout": "5m", "lease": "10m"}, {"main": {}, "slow": {}})
     stuck = w.callbacks(16, account="slow")
-    w.control(sessions={s: {"delay": 60} for s in stuck})
-    w.daemon()
+    w.control(sessions={s: {"delay": 600} for s in stuck})
+    daemon = w.daemon()
     wait_for(lambda: w.counts()["peak"] >= 3)
     for _ in range(3):
+        one = w.callback()
+        wait_for(lambda: w.in_state(one), 30)
+    assert not [call for call in w.calls() if call["path"].rpartition("/")[2] in stuck], "a call that hung has ended"
+    daemon.stop()
+
+    w.write_conf({"main": {}, "slow": {}}, request_timeout="%ds" % (3 * PATIENCE), connect_timeout="%ds" % (2 * PATIENCE),
+                 lease="%ds" % (20 * PATIENCE), retry_first="1s")
+    daemon = w.daemon()
+    wait_for(lambda: any(row["last_error"] for s, row in w.sessions().items() if s in stuck), 20)
+
+    def served():
+        time.sleep(1)
         began = time.monotonic()
         one = w.callback()
         wait_for(lambda: w.in_state(one), 30)
-        assert time.monotonic() - began < 10, "not behind time-outs"
-        time.sleep(1)
+        return time.monotonic() - began
+    assert is_in_time(served, 2.5 * PATIENCE), "not behind time-outs"
 
 
 def test_500s_are_retried_with_growing_waits(world):
@@ -650,11 +669,14 @@ def test_the_environments_proxy_and_key_log_are_not_used(world):
     assert w.in_state(one) and not os.path.exists(keys)
 
 
-def test_http2_streams_of_connections_that_end_now_and_then(world):
-    w = world()
+# 20: a new connection has room for all that the worker does at once, and what was turned away is not turned away again.
+# 7: it may be. That is a failed attempt, and the next one comes; no call is made twice.
+@pytest.mark.parametrize("streams", [20, 7])
+def test_http2_streams_of_connections_that_end_now_and_then(world, streams):
+    w = world({} if streams == 20 else {"retry_first": "1s"})
     port = free_port()
     with open(w.path("nginx.conf"), "w", encoding="utf-8") as f:
-        f.write(HTTP2_CONF % {"dir": w.folder, "port": port, "standin": w.url})
+        f.write(HTTP2_CONF % {"dir": w.folder, "port": port, "standin": w.url, "streams": streams})
     nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
     with subprocess.Popen([nginx, "-e", "stderr", "-p", w.folder, "-c", w.path("nginx.conf")],
                           stdin=subprocess.DEVNULL) as server:
@@ -664,13 +686,17 @@ def test_http2_streams_of_connections_that_end_now_and_then(world):
             w.write_conf({"main": {"login_url": url + "/v1/user/login", "session_url": url + "/v1/sessions"}})
             sessions = w.callbacks(40)
             w.control(default={"delay": 0.05}, login={"delay": 0.1})
-            w.once()
+            if streams == 20:
+                w.once()
+            else:
+                w.daemon()
+                wait_for(lambda: w.in_state(*sessions))
             rows = w.sessions()
         finally:
             server.terminate()
             server.wait(10)
     odd = [rows[s] for s in sessions if (rows[s]["state"], rows[s]["attempts"]) != ("rated", 1)]
-    assert not [row["last_error"] for row in odd], odd
+    assert not odd or (streams == 7 and len(odd) < len(sessions) / 2), odd
     counts = w.counts()
     assert counts["logins"] == 1 and counts["by_uuid"] == dict.fromkeys(sessions, 1)
     with open(w.path("access.log"), encoding="utf-8") as log:
@@ -775,28 +801,37 @@ def test_sigterm_while_logging_in(world):
 
 def test_once_ends_within_its_budget(world):
     w = world({"transfers": "1"})
-    sessions = w.callbacks(12)
-    w.control(default={"delay": 1.2})
-    began = time.monotonic()
-    w.once("--budget", "3")
-    # All of them would take 14 s.
-    assert 2 < time.monotonic() - began < 8
-    rows = w.sessions()
-    rated = [s for s in sessions if rows[s]["state"] == "rated"]
-    assert 1 <= len(rated) <= 3
-    assert all(rows[s]["attempts"] == 0 for s in sessions if s not in rated), "given back untouched"
-    w.control(default={})
-    w.once()
-    assert w.in_state(*sessions)
+
+    def ended():
+        sessions = w.callbacks(6)
+        w.control(default={"delay": 1.2})
+        began = time.monotonic()
+        w.once("--budget", "3")
+        took = time.monotonic() - began
+        rows = w.sessions()
+        rated = [s for s in sessions if rows[s]["state"] == "rated"]
+        assert took > 2 and len(rated) <= 3
+        assert all(rows[s]["attempts"] == 0 for s in sessions if s not in rated), "given back untouched"
+        w.control(default={})
+        w.once()
+        assert w.in_state(*sessions)
+        return took if rated else float("inf")
+    assert is_in_time(ended, 5)
 
 
 def test_once_does_not_wait_for_what_is_due_later(world):
     w = world({"retry_first": "20s"})
-    w.callback()
     w.control(default={"rating": None})
-    began = time.monotonic()
-    w.once()
-    assert time.monotonic() - began < 16 and w.counts()["sessions"] == 1
+
+    def ended():
+        one = w.callback()
+        began = time.monotonic()
+        w.once()
+        took = time.monotonic() - began
+        assert w.counts()["by_uuid"][one] == 1
+        w.database("UPDATE sessions SET next_attempt_at = next_attempt_at + 3600000")
+        return took
+    assert is_in_time(ended, 4)
 
 
 def test_two_onces_do_not_overlap(world):
@@ -846,11 +881,18 @@ def test_sessions_of_an_account_that_was_taken_out(world):
 
 def test_a_new_callback_is_seen_by_a_worker_that_waits(world):
     w = world()
-    daemon = w.daemon()
-    wait_for(lambda: "the worker is up" in daemon.log())
-    time.sleep(1.5)
-    one = w.callback()
-    wait_for(lambda: w.in_state(one), 10)
+
+    def seen():
+        daemon = w.daemon() # a new one each time, so that its looks lie alike
+        wait_for(lambda: "the worker is up" in daemon.log())
+        time.sleep(1.5)
+        began = time.monotonic()
+        one = w.callback()
+        wait_for(lambda: w.in_state(one), 30)
+        took = time.monotonic() - began
+        daemon.stop()
+        return took
+    assert is_in_time(seen, 5 * PATIENCE)
 
 
 @pytest.mark.parametrize("arguments", [("--budget", "5"), ("--once", "--budget", "0"), ("--once", "--budget", "x"),
