@@ -141,6 +141,8 @@ static enum store_status make_identity_key(struct store *store, const struct sto
     *made = false;
     buf_addf(&path, "%s/identity.key", file->folder);
     buf_addf(&aside, "%s/identity.key.new", file->folder);
+    /* Left by one that was killed, perhaps behind its link(): then it is the key. */
+    unlink(buf_str(&aside));
     if (lstat(buf_str(&path), &there) == 0)
         goto out;
     if (sodium_init() < 0) {
@@ -148,7 +150,6 @@ static enum store_status make_identity_key(struct store *store, const struct sto
         goto out;
     }
     randombytes_buf(key, sizeof key);
-    unlink(buf_str(&aside));
     if (store_file_create(buf_str(&aside), 0600) && write_synced(buf_str(&aside), key, sizeof key) &&
         link(buf_str(&aside), buf_str(&path)) == 0)
         *made = true;

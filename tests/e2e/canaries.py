@@ -223,7 +223,7 @@ class Remains:
             return self.hashes
         return self.tokens if re.search(r"(^|/)ratings/ratings\.db(-wal|-journal)?$", inside) else ()
 
-    def leaks(self, *folders):
+    def leaks(self, *folders, keys=("identity.key",)):
         """Where a secret is that is not in its place: in the folder, or in some of it, and in what was said and shown."""
         self.note_tokens()
         found, key = list(self.said), key_forms(self.folder)
@@ -231,7 +231,7 @@ class Remains:
             for path, content in written_files(part):
                 inside = os.path.relpath(path, self.folder)
                 found += [(inside, name) for name in self.kept.names_in(content, self.own_places(inside))]
-                if os.path.basename(path) != "identity.key" and any(form in content for form in key):
+                if os.path.basename(path) not in keys and any(form in content for form in key):
                     found.append((inside, "identity.key"))
                 if os.path.basename(path).startswith("core"):
                     found.append((inside, "a core file"))

@@ -170,7 +170,7 @@ class Commanded(Place):
         if not self.faulty.rest():
             return "the call was not made"
         tally.point(call, fault)
-        leak = tally.searched(fault, self.leaks())
+        leak = tally.searched(fault, self.leaks(midway=True))
         if fault in KILLS:
             wrong = None if done.returncode == -signal.SIGKILL else "was not killed: %d" % done.returncode
         elif done.returncode < 0:

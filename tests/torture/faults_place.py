@@ -153,9 +153,11 @@ class Place:
         """Temporary files come to lie where they are looked for."""
         return {**environment(), "TMPDIR": os.path.join(self.folder, "tmp"), **(faulty.environment if faulty else {})}
 
-    def leaks(self):
-        """What is wrong: a secret where it must not be, right now; None when there is none."""
-        found = self.remains.leaks(self.data, os.path.join(self.folder, "log"), os.path.join(self.folder, "tmp"))
+    def leaks(self, midway=False):
+        """What is wrong: a secret where it must not be, right now; None when there is none. `midway`: the key may still have
+        the name under which it is made."""
+        keys = ("identity.key", "identity.key.new")[:1 + midway]
+        found = self.remains.leaks(self.data, os.path.join(self.folder, "log"), os.path.join(self.folder, "tmp"), keys=keys)
         return "a secret is where it must not be: %s" % found if found else None
 
     def examhook(self, *arguments):

@@ -109,6 +109,20 @@ def test_the_search_after_a_fault_notices_each_secret():
         trial.close()
 
 
+def test_what_a_killed_migration_left_of_the_key_is_gone_after_the_next_one():
+    """Killed between the key's getting its name and its losing the one under which it was made."""
+    place = faults_cgi.Place("")
+    try:
+        place.examhook("migrate")
+        key = os.path.join(place.store, "examjoint", "identity.key")
+        os.link(key, key + ".new")
+        assert place.leaks() and not place.leaks(midway=True)
+        place.examhook("migrate")
+        assert not place.leaks() and os.listdir(os.path.dirname(key)).count("identity.key") == 1
+    finally:
+        place.close()
+
+
 def judged(trial, *statements):
     """(lost, doubled, not whole, what is wrong) after the store was tampered with; it is then put right."""
     connection = sqlite3.connect(trial.database(trial.kind.area))
