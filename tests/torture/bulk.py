@@ -33,6 +33,7 @@ import gc
 import http.client
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -58,6 +59,7 @@ DAY_MS = 24 * 3600 * 1000
 OLD_DAYS, PURGE_DAYS = 40, 30
 TRIES = 5 # of a kind with an event that was late while the machine stood still
 QUIET_MOST = 4 # the quiet behind long work lasts so many times as long as the one before it
+LATE_MOST = 20 # seconds: with that it is given up
 FIRST = 50 # candidates who sit an exam while all this happens
 CONF = """
 [examjoint main]
@@ -161,7 +163,11 @@ class Load:
             return Event(number, self.begun + number / self.rate)
 
     def between(self, begin, end):
-        """The events that were due then, all answered."""
+        """The events that were due then, all answered; also those that are so late that they are not sent yet."""
+        # They are sent in their order, but for what the connections have in hand.
+        due = math.ceil((end - self.begun) * self.rate) + len(self.senders)
+        if not wait_for(lambda: len(self.sent) >= due, LATE_MOST, 0.01):
+            raise AssertionError("the events are more than %d s late: are they too many for this machine?" % LATE_MOST)
         some = [event for event in list(self.sent) if begin <= event.due < end]
         wait_for(lambda: all(event.took is not None for event in some), 90, 0.01)
         return [event for event in some if event.took is not None]

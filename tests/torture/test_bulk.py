@@ -1,9 +1,12 @@
 """Bulk work beside load at a small size, and that the bench notices what it is there to notice."""
+import collections
+import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import types
 
@@ -17,15 +20,29 @@ import support
 KINDS = ["import", "replace_exam", "export_csv", "backup", "purge", "check_full", "follow_stopped", "long_reader"]
 
 
+def crowded():
+    """How many times as long something takes as it would if this process had a processor for itself."""
+    begun, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.2:
+        pass
+    return max(1, (time.monotonic() - begun) / (time.process_time() - used))
+
+
 def test_bulk_work_refuses_and_loses_nothing():
-    """The time an event may take is generous here: `make torture-bulk` is what measures it."""
-    done = subprocess.run([PYTHON, os.path.join(HERE, "bulk.py"), "--stored", "5000", "--candidates", "5000",
-                           "--passwords", "20", "--rate", "50", "--quiet", "0.2", "--least", "0.4", "--reader", "1",
-                           "--limit", "10000", "--only", ",".join(KINDS)],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=300,
-                          check=False)
+    """The time an event may take is generous here: `make torture-bulk` is what measures it. A machine that is too busy for
+    so many events a second gets fewer; none of them may take longer."""
+    for share in (1, 2, 4):
+        done = subprocess.run([PYTHON, os.path.join(HERE, "bulk.py"), "--stored", "5000", "--candidates", "5000",
+                               "--passwords", "20", "--rate", str(100 / crowded() / share), "--quiet", "0.2", "--least", "0.4",
+                               "--reader", "1", "--limit", "2000", "--only", ",".join(KINDS)],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=300,
+                              check=False)
+        last = done.stdout.splitlines()[-1]
+        if done.returncode == 0:
+            break
+        # Tried again is what came late, and nothing else.
+        assert "s late: are they too many" in last or "0 refused, 0 lost, worst delay" in last, done.stdout
     assert done.returncode == 0, done.stdout
-    last = done.stdout.splitlines()[-1]
     assert re.fullmatch(r"torture-bulk: 8 kinds, [1-9]\d\d+ events, 0 refused, 0 lost, worst delay \d+ ms \(.+\), "
                         r"\d+ excluded", last), done.stdout
 
@@ -63,6 +80,23 @@ def test_an_event_is_late_from_the_instant_it_was_due():
             return 200, b"{}"
     Slow(load).run()
     assert [event.took > 95 * (i + 1) for i, event in enumerate(load.sent)] == [True] * 3
+
+
+def test_an_event_that_is_not_even_sent_in_time_is_not_left_out():
+    """One connection, and answers that take so long that the last ones are sent when all were due long ago."""
+    load = bulk.Load.__new__(bulk.Load)
+    load.rate, load.stop, load.sent, load.begun = 100, threading.Event(), collections.deque(), time.monotonic()
+    load.lock, load.numbers = threading.Lock(), itertools.count()
+
+    class Slow(bulk.Sender):
+        def post(self, event):
+            time.sleep(0.03)
+            return 200, b"{}"
+    load.senders = [Slow(load)]
+    load.senders[0].start()
+    time.sleep(0.2)
+    assert len(load.between(load.begun + 0.1, load.begun + 0.195)) == 10
+    load.end()
 
 
 @pytest.mark.parametrize("command", [["roster", "import", "-"], ["events", "--follow"]], ids=["import", "follow"])
