@@ -62,7 +62,10 @@ class Target(Program):
         self.served += 1
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         began, waited = time.monotonic(), self.kept_waiting()
-        status, _, body = self.ask(self.ordinary(10 ** 9 + self.served))
+        peer = Peer(self.path, 120) # what counts is judged below
+        peer.send(self.ordinary(10 ** 9 + self.served))
+        status, _, body = peer.answer()
+        peer.close()
         assert (status, body) == (200, b"{}")
         # Less than any time limit here, without what the machine kept the two of us from running.
         took, waited = time.monotonic() - began, self.kept_waiting() - waited
