@@ -263,6 +263,8 @@ static void gather_deliveries(struct story *story, size_t since)
 
         if (id)
             read_status(story, store, store_deliveries(store, id, take_delivery, &context));
+        if (story->status == STORE_ABSENT) /* purged meanwhile */
+            story->status = STORE_OK;
     }
 }
 

@@ -3,8 +3,10 @@ found in the bodies while they are searched. So it can be refused, or fail, behi
 import contextlib
 import os
 import re
+import signal
 import sqlite3
 import subprocess
+import time
 
 import pytest
 
@@ -163,3 +165,51 @@ def test_what_cannot_be_read_is_said_behind_what_was_written(shop):
     assert done.returncode == 4 and "the export is not whole" in done.err
     assert [line.split(",")[0] for line in done.out.splitlines()] == ['{"kind":"candidate"', '{"kind":"event"']
     assert done.out.count("\n") == 2
+
+
+# --- A purge meanwhile ----------------------------------------------------------------------------------------
+
+
+def purged_at(shop, db, call, *command):
+    """Runs it, and purges the first event at that call of fcntl(2), by which SQLite locks. None: it makes fewer."""
+    seen = os.path.join(shop.folder, "calls")
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(seen)
+    process = subprocess.Popen(["strace", "-f", "-qq", "-e", "trace=fcntl", "-e",
+                                "inject=fcntl:signal=SIGSTOP:when=%d" % call, "-o", seen, *shop.command(*command)],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    stopped = None
+    while not stopped and process.poll() is None:
+        time.sleep(0.005)
+        with contextlib.suppress(FileNotFoundError), open(seen, encoding="ascii", errors="replace") as f:
+            stopped = re.search(r"(?m)^(\d+) .*stopped by SIGSTOP", f.read())
+    if stopped:
+        db.execute("DELETE FROM events WHERE id = 1")
+        db.execute("DELETE FROM deliveries WHERE event_id = 1")
+        db.commit()
+        os.kill(int(stopped.group(1)), signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    return (process.returncode, out.decode(), err.decode()) if stopped else None
+
+
+@pytest.mark.parametrize("command", [["respondent", "1001", "--json"], ["export", "--respondent", "1001"]])
+def test_an_event_that_is_purged_meanwhile_is_no_failure(shop, command):
+    """It was delivered twice: that is looked up when it was read. And the other is not left out."""
+    if WRAP or hardening.sanitized(os.path.join(BUILD, "examhook")):
+        pytest.skip("neither valgrind nor the leak checker goes with strace")
+    for body in (admitted("1001"), admitted("1001", note="again"), admitted("1001", exam="exam-2")):
+        shop.examjoint(body)
+    found = set()
+    with contextlib.closing(sqlite3.connect(os.path.join(shop.folder, "store/examjoint/events.db"))) as db:
+        rows = [(table, db.execute("SELECT * FROM %s WHERE %s = 1" % (table, name)).fetchall())
+                for table, name in (("events", "id"), ("deliveries", "event_id"))]
+        for call in range(1, 1000):
+            done = purged_at(shop, db, call, *command)
+            if not done:
+                break
+            assert done[0] == 0 and done[2] == "" and "exam-2" in done[1], (call, done)
+            found.add("exam-1" in done[1])
+            for table, kept in rows:
+                db.executemany("INSERT INTO %s VALUES(%s)" % (table, ",".join("?" * len(kept[0]))), kept)
+            db.commit()
+    assert found == {True, False}
