@@ -2,16 +2,20 @@
  * What is held of one person, found in all files of the store: for `respondent ID --erase` and
  * `export --respondent ID`.
  *
- *   roster     lines of that id
- *   events     by respondent_id or identity; what the roster's values (or the id alone) would have been kept
- * as before somebody of that name was in the roster; of unknown and quarantined events without a
- *              respondent_id of their own those whose body names the id as `respondent_id` or `external_id`,
- * or the roster's e-mail address anywhere, and names nobody else attempts   the keys under which failed
- * attempts of that id, or of the roster's values, are counted sessions   of that UUID; those whose fetched
- * external_id is the id; those that were not fetched yet, of which a callback claims it and none claims
- * another. Their callbacks, whatever these say undecided  events and callbacks that only mention the id, or
- * were found by an address or by values that somebody else of the roster has too, or claim the id for a
- * session that is or may be another's
+ * Roster: the lines of that id.
+ *
+ * Events: by respondent_id or identity; what the roster's values (or the id alone) would have been kept as
+ * before somebody of that name was in the roster; of unknown and quarantined events without a respondent_id
+ * of their own those whose body names the id as `respondent_id` or `external_id`, or the roster's e-mail
+ * address anywhere, and names nobody else.
+ *
+ * Attempts: the keys under which failed attempts of that id, or of the roster's values, are counted.
+ *
+ * Sessions: of that UUID; those whose fetched external_id is the id; those that were not fetched yet, of
+ * which a callback claims it and none claims another. Their callbacks, whatever these say.
+ *
+ * Undecided: events and callbacks that only mention the id, or were found by an address or by values that
+ * somebody else of the roster has too, or claim the id for a session that is or may be another's.
  */
 #ifndef EXAMHOOK_PERSON_H
 #define EXAMHOOK_PERSON_H
@@ -70,8 +74,8 @@ struct person {
 enum store_status person_gather(struct person *person);
 
 /* One by one, the roster first and the search last; each fills what it finds in. After one that failed
-   the others do nothing. Their cost: nothing; as many pages of the indexes as the person has sessions; each
-   block of the events' indexes; the whole store. */
+   the others do nothing. Their cost: hardly any; as many pages of the indexes as the person has sessions;
+   each block of the events' indexes; the whole store. */
 void person_read_roster(struct person *person);
 void person_read_proctoring(struct person *person);
 void person_read_events(struct person *person);

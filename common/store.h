@@ -215,9 +215,9 @@ struct store_cursor {
    come since. No lock is held between pages.
 
    Each area's rows come as they arrived, whatever the clock did meanwhile. But for those of a time on
-   (since_ms, and neither person, id nor quarantined): what was there when the listing began comes in the
-   order of received_at_ms, and then, as it arrived, what has come since. None is left out or comes twice,
-   also where the clock was set back.
+   (since_ms, and neither person, id nor quarantined): what was there in the area when the listing began comes
+   in the order of received_at_ms, and then, as it arrived, what has come to it since. None is left out or
+   comes twice, also where the clock was set back.
 
    One person's events are looked for in a part of the store for each page: it may have fewer rows than there
    are, or none, while *more is true. Callbacks then wait for the events before them. */
