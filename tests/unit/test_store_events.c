@@ -1054,11 +1054,13 @@ static void a_place_that_is_none(void **state)
                                         "1e5c6x",  "2e1c1",      "1c1e1",      "1e-2c1",  "1e1t5l6c1",
                                         "2e1t5c1", "2e-1t5l6c1", "2e1t5l-6c1", "2e1l6c1", "3e1t5l6c1"};
     struct store_filter all = {0};
+    int64_t at_ms;
     bool more;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         struct store_cursor cursor = STORE_CURSOR_START;
         (void)snprintf(cursor.text, sizeof cursor.text, "%s", texts[i]);
         assert_int_equal(store_events(store, &all, &cursor, 1, see, NULL, &more), STORE_ERROR);
+        assert_int_equal(store_events_reached(store, &cursor, &at_ms), STORE_ERROR);
     }
     struct store_cursor endless;
     memset(endless.text, '1', sizeof endless.text);
