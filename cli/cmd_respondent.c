@@ -194,13 +194,11 @@ static void read_status(struct story *story, const struct store *store, enum sto
 }
 
 /* The next page of the person's events of that store. */
-static bool gather_page(struct story *story, struct store *store, const char *person,
-                        struct store_cursor *cursor)
+static bool gather_page(struct story *story, struct store_search *search)
 {
-    struct store_filter filter = {.person = person};
     bool more = false;
 
-    read_status(story, store, store_events(store, &filter, cursor, PAGE, take_event, story, &more));
+    read_status(story, search->store, store_search_page(search, PAGE, take_event, story, &more));
     return more && !story->status;
 }
 
@@ -220,10 +218,11 @@ static void gather_sessions(struct story *story, const char *person)
 /* All callbacks of the person, or session. */
 static void gather_callbacks(struct story *story, const char *person)
 {
-    struct store_cursor cursor = STORE_CURSOR_START;
+    struct store_search search = {.store = story->others, .person = person};
 
-    while (!story->status && gather_page(story, story->others, person, &cursor))
+    while (!story->status && gather_page(story, &search))
         ;
+    store_search_end(&search);
 }
 
 struct delivery_context {
@@ -363,7 +362,7 @@ static int64_t known_until(struct story *story, const struct store_cursor *curso
 
 static void tell_all(struct story *story, const char *person)
 {
-    struct store_cursor cursor = STORE_CURSOR_START;
+    struct store_search search = {.store = story->events, .person = person};
     bool more = true;
 
     gather_others(story, person);
@@ -372,13 +371,14 @@ static void tell_all(struct story *story, const char *person)
         int64_t until_ms = INT64_MAX;
 
         story->rank = RANK_EVENT;
-        more = gather_page(story, story->events, person, &cursor);
+        more = gather_page(story, &search);
         gather_deliveries(story, known);
         if (more && !story->status)
-            until_ms = known_until(story, &cursor);
+            until_ms = known_until(story, &search.cursor);
         if (!story->status)
             tell(story, until_ms);
     }
+    store_search_end(&search);
 }
 
 static void story_release(struct story *story)
@@ -398,7 +398,7 @@ static void story_release(struct story *story)
 static int run(struct cli *cli, const struct config *config, const char *id, bool json)
 {
     struct story story = {.out = cli->out, .json = json};
-    int code = cli_store(cli, config, 0, STORE_EXAMJOINT, &story.events);
+    int code = cli_store(cli, config, 0, STORE_EXAMJOINT | STORE_THREADS, &story.events);
 
     if (!code)
         code = cli_store(cli, config, 0, STORE_PROVIEW | STORE_RATINGS, &story.others);

@@ -77,14 +77,14 @@ static bool wanted_account(const struct person *person, const char *account)
 static void each_event(struct person *person, struct store *store, const char *of, store_event_fn *fn,
                        void *context)
 {
-    struct store_filter filter = {.person = of};
-    struct store_cursor cursor = STORE_CURSOR_START;
+    struct store_search search = {.store = store, .person = of};
 
     for (bool more = true; more && !person->status;) {
         more = false;
         person->failed = store;
-        person->status = store_events(store, &filter, &cursor, PAGE, fn, context, &more);
+        person->status = store_search_page(&search, PAGE, fn, context, &more);
     }
+    store_search_end(&search);
 }
 
 static void each_session(struct person *person, const char *of, store_session_fn *fn, void *context)

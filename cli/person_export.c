@@ -265,7 +265,7 @@ int person_export(struct cli *cli, const struct config *config, const char *id, 
     const struct texts none = {0};
     struct person person = {.config = config, .id = id, .accounts = accounts, .also = &none};
     struct sink sink = {.cli = cli, .person = &person};
-    int code = cli_store(cli, config, 0, STORE_ALL, &person.store);
+    int code = cli_store(cli, config, 0, STORE_ALL | STORE_THREADS, &person.store);
 
     if (!code)
         code = cli_store(cli, config, 0, STORE_PROVIEW | STORE_RATINGS, &person.proctoring);

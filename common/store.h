@@ -51,6 +51,9 @@ enum store_area { STORE_ROSTER = 1, STORE_EXAMJOINT = 2, STORE_PROVIEW = 4, STOR
 /* With the areas that are read: a process of one thread that asks once and ends (plain CGI). The roster is
  * opened when it is first asked for, which most requests do without, and nothing is set aside for later. */
 #define STORE_BRIEF 0x100u
+/* With the areas: a process in which store_search_page() may have threads read the store too. It counts where
+ * it is given for the first store that the process opens. */
+#define STORE_THREADS 0x200u
 
 /* `url` is "sqlite:FOLDER". Areas are bits of enum store_area. `why` gets a sentence for people. */
 enum store_status store_open(const char *url, unsigned write_areas, unsigned read_areas, int64_t lock_wait_ms,
@@ -229,6 +232,22 @@ enum store_status store_events(struct store *store, const struct store_filter *f
    begun, or those before its place are gone. */
 enum store_status store_events_reached(struct store *store, const struct store_cursor *cursor,
                                        int64_t *at_ms);
+
+/* One person's listing, filter->person alone. Once a page took so long that the disk must have been asked,
+   the parts of the store that later pages need are read in advance, many at a time: by threads with a
+   connection of their own each, where the store was opened with STORE_THREADS. It changes nothing but the
+   time that takes. `store`, `person` and, to go on from somewhere, `cursor` are the caller's, the rest is
+   zero. */
+struct store_search {
+    struct store *store;
+    const char *person;
+    struct store_cursor cursor;
+    struct store_ahead *ahead;
+};
+enum store_status store_search_page(struct store_search *search, size_t limit, store_event_fn *fn,
+                                    void *context, bool *more);
+/* To be called in the end, whatever came of it. */
+void store_search_end(struct store_search *search);
 
 struct store_delivery_row {
     int64_t number, received_at_ms;

@@ -960,10 +960,11 @@ enum store_status store_open(const char *url, unsigned write_areas, unsigned rea
                              struct store **out, struct buf *why)
 {
     struct store *store = xcalloc(1, sizeof *store);
-    /* One thread has the store: no locks round each allocation, and nobody asks how many there were. Refused,
-       and of no account, once SQLite is in use. */
-    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    /* Mostly one thread has the store: no locks round each allocation, and nobody asks how many there were.
+       Refused, and of no account, once SQLite is in use. */
+    sqlite3_config(read_areas & STORE_THREADS ? SQLITE_CONFIG_MULTITHREAD : SQLITE_CONFIG_SINGLETHREAD);
     sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    store->url = xstrdup(url);
     store->lock_wait_ms = lock_wait_ms;
     enum store_status status = STORE_OK;
     bool brief = (read_areas & STORE_BRIEF) != 0;
@@ -1235,6 +1236,7 @@ void store_free(struct store *store)
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
         store_file_release(store_file_of(store, places[i].area));
     buf_release(&store->message);
+    free(store->url);
     free(store);
 }
 

@@ -106,6 +106,7 @@ struct store_file {
 
 struct store {
     struct store_file roster, examjoint, proview, ratings;
+    char *url;
     int64_t lock_wait_ms;
     int64_t log_bytes_max; /* a commit that finds a longer log moves it into the file; 0: the usual length */
     struct store_file *round;       /* whose round runs, NULL: none */
@@ -214,6 +215,16 @@ void store_bind_text(sqlite3_stmt *statement, int index, const char *text);
 const char *store_column_text(sqlite3_stmt *statement, int column);
 /* The number in "e12" or "c7". False: not an id of that letter. */
 bool store_id_read(const char *id, char letter, int64_t *number);
+
+/* --- One person's events -----------------------------------------------------------------------------------
+ */
+
+/* The blocks in which they are looked for from that place on. STORE_ABSENT: in all in one go, as the indexes
+   are those of an older store. */
+enum store_status store_events_blocks(struct store *store, const struct store_cursor *cursor, int64_t *first,
+                                      int64_t *last);
+/* Looks for them from the block `first` to `last`, for nothing but the pages that this reads. */
+enum store_status store_events_touch(struct store *store, const char *person, int64_t first, int64_t last);
 
 /* --- The areas
  * ---------------------------------------------------------------------------------------------- */

@@ -23,7 +23,8 @@ enum list_slot {
     LIST_ID,
     PERSON_BLOCKS,
     REACHED,
-    LAST_ID
+    LAST_ID,
+    TOUCH
 };
 
 /* How far an area was listed. By id: rows that come later have a higher one, whatever the clock does. By
@@ -167,6 +168,8 @@ static const char *sql_of(const struct source *source, enum list_slot slot)
         return "SELECT received_at FROM events WHERE id <= ?1 ORDER BY id DESC LIMIT 1";
     case LAST_ID:
         return events ? "SELECT max(id) FROM events" : "SELECT max(id) FROM callbacks";
+    case TOUCH:
+        return "SELECT count(*) FROM (" PERSON_IDS ")";
     }
     return "";
 }
@@ -197,30 +200,43 @@ static enum store_status begin_source(struct store *store, const struct store_fi
     return status;
 }
 
-/* A person's events are looked for in so many blocks from the place on; in all of them where an index is as
-   older stores have it. */
-static enum store_status bind_blocks(struct store *store, struct source *source)
+/* The blocks from that id on; *by_block: both indexes go by them. */
+static enum store_status find_blocks(struct store *store, const struct source *source, int64_t id,
+                                     int64_t *first, int64_t *last, bool *by_block)
 {
     enum store_status status = STORE_OK;
     sqlite3_stmt *blocks =
         store_statement(store, source->file, PERSON_BLOCKS, sql_of(source, PERSON_BLOCKS), &status);
     if (!blocks)
         return status;
-    sqlite3_bind_int64(blocks, 1, source->reading.id);
+    sqlite3_bind_int64(blocks, 1, id);
     if (sqlite3_step(blocks) == SQLITE_ROW) {
-        bool some = sqlite3_column_type(blocks, 0) != SQLITE_NULL;
-        int64_t last = sqlite3_column_int64(blocks, 1), first = some ? sqlite3_column_int64(blocks, 0) : last;
-        if (sqlite3_column_int(blocks, 2) && last - first >= PAGE_BLOCKS) {
-            last = first + PAGE_BLOCKS - 1;
-            source->passed = STORE_EVENT_BLOCK_END(last);
-        }
-        sqlite3_bind_int64(source->rows, 7, first);
-        sqlite3_bind_int64(source->rows, 8, last);
+        *last = sqlite3_column_int64(blocks, 1);
+        *first = sqlite3_column_type(blocks, 0) == SQLITE_NULL ? *last : sqlite3_column_int64(blocks, 0);
+        *by_block = sqlite3_column_int(blocks, 2) != 0;
     } else {
         status = store_fail(store, source->file, "finding where to look");
     }
     sqlite3_reset(blocks);
     return status;
+}
+
+/* A person's events are looked for in so many blocks from the place on; in all of them where an index is as
+   older stores have it. */
+static enum store_status bind_blocks(struct store *store, struct source *source)
+{
+    int64_t first = 0, last = 0;
+    bool by_block = false;
+    enum store_status status = find_blocks(store, source, source->reading.id, &first, &last, &by_block);
+    if (status != STORE_OK)
+        return status;
+    if (by_block && last - first >= PAGE_BLOCKS) {
+        last = first + PAGE_BLOCKS - 1;
+        source->passed = STORE_EVENT_BLOCK_END(last);
+    }
+    sqlite3_bind_int64(source->rows, 7, first);
+    sqlite3_bind_int64(source->rows, 8, last);
+    return STORE_OK;
 }
 
 static enum store_status bind_source(struct store *store, const struct store_filter *filter, size_t limit,
@@ -493,5 +509,38 @@ enum store_status store_events_reached(struct store *store, const struct store_c
     else
         status = code == SQLITE_DONE ? STORE_ABSENT : store_fail(store, source.file, "finding how far it is");
     sqlite3_reset(reached);
+    return status;
+}
+
+enum store_status store_events_blocks(struct store *store, const struct store_cursor *cursor, int64_t *first,
+                                      int64_t *last)
+{
+    struct source source = {.file = &store->examjoint, .letter = 'e'};
+    struct place callback;
+    bool by_block = false;
+    if (!read_cursor(cursor, &source.place, &callback) || !source.file->path)
+        return store_say(store, STORE_ERROR, "this is no place in a listing");
+    enum store_status status = store_file_ready(store, source.file);
+    if (status == STORE_OK)
+        status = find_blocks(store, &source, source.place.id, first, last, &by_block);
+    return status == STORE_OK && !by_block ? STORE_ABSENT : status;
+}
+
+enum store_status store_events_touch(struct store *store, const char *person, int64_t first, int64_t last)
+{
+    struct source source = {.file = &store->examjoint, .letter = 'e'};
+    enum store_status status = store_file_ready(store, source.file);
+    sqlite3_stmt *ids = status == STORE_OK
+                            ? store_statement(store, source.file, TOUCH, sql_of(&source, TOUCH), &status)
+                            : NULL;
+    if (!ids)
+        return status;
+    sqlite3_bind_int64(ids, 1, 0);
+    store_bind_text(ids, 4, person);
+    sqlite3_bind_int64(ids, 7, first);
+    sqlite3_bind_int64(ids, 8, last);
+    if (sqlite3_step(ids) != SQLITE_ROW)
+        status = store_fail(store, source.file, "reading ahead");
+    sqlite3_reset(ids);
     return status;
 }

@@ -223,9 +223,9 @@ def test_a_story_begins_long_before_its_last_event_is_read(long, options):
 
 
 def read_before_the_first_line(filled, *words):
-    """Bytes of the store, and all that it read of it until it ended."""
+    """Bytes of the store, and all that it read of it until it ended; what it had others read ahead does not count."""
     seen = os.path.join(os.path.dirname(filled.conf), "calls")
-    subprocess.run(["strace", "-f", "-qq", "-e", "trace=pread64,write", "-o", seen, *filled.command(*words)],
+    subprocess.run(["strace", "-qq", "-e", "trace=pread64,write", "-o", seen, *filled.command(*words)],
                    stdout=subprocess.PIPE, env=environment(), check=True)
     before, read = None, 0
     with open(seen, encoding="ascii", errors="replace") as f:
@@ -300,6 +300,17 @@ def test_a_story_is_told_as_it_is_found(spread):
     assert 0 < before < read // 3
     before, read = read_before_the_first_line(spread, "respondent", spread.people[1])
     assert read // 3 < before < read * 2 // 3
+
+
+def test_a_slow_disk_is_read_at_several_places_at_a_time(spread):
+    skip_without_strace()
+    seen = os.path.join(os.path.dirname(spread.conf), "calls")
+    command = ["strace", "-f", "-qq", "-e", "trace=pread64", "-e", "inject=pread64:delay_exit=300", "-o", seen,
+               *spread.command("respondent", spread.people[2], "--json")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment(), check=True)
+    assert without_ids(done.stdout.decode()) == spread.before[2]
+    with open(seen, encoding="ascii", errors="replace") as f:
+        assert len({line.split()[0] for line in f if "pread64" in line}) > 4
 
 
 def test_what_proctoring_has_is_told_when_its_time_is_reached(spread):

@@ -377,7 +377,7 @@ def listings(contestant):
 
 # These also with nothing of the store in memory, as somebody finds it in the morning.
 COLD = ("events --limit 1000", "events --since 300d --limit 1000", "respondent OLD", "respondent ID", "respondent NEW",
-        "respondent CANDIDATE")
+        "respondent CANDIDATE", "export --respondent ID")
 
 
 def forget_store(contestant):
