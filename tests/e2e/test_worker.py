@@ -617,6 +617,19 @@ def test_connections_that_end_without_an_answer_cost_two_calls_at_most(world):
     assert w.session(one)["last_error"].startswith("connection_cut")
 
 
+@pytest.mark.parametrize("rule", [{"slow_head": 0.1}, {}, {"chunked": True}], ids=["later", "at once", "chunked"])
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_body_where_none_belongs_spoils_no_other_sessions_reply(world, status, rule):
+    """What follows a 204 or a 304 would be taken for the beginning of the next reply on that connection."""
+    w = world({"transfers": "1"})
+    bad, *good = w.callbacks(4)
+    w.control(sessions={bad: {"status": status, "body": "[]" * 50, **rule}})
+    w.once()
+    assert w.in_state(*good), w.sessions()
+    assert [w.session(one)["attempts"] for one in (bad, *good)] == [1] * 4
+    assert len({call["connection"] for call in w.calls("/v1/sessions/")}) <= 3, "the good replies' connection is kept"
+
+
 def test_a_certificate_that_nobody_vouches_for(world):
     w = world(accounts={"main": {"ca_file": None}})
     one = w.callback()
