@@ -1,8 +1,8 @@
 /*
  * examhook export --respondent ID: all that is held of one person, from every file. It writes what it knows
- * before it looks on: the roster's lines, then what the indexes find, then what is found in the bodies, page
- * by page. Several people of that id are a refusal whenever they turn up, and nothing of the second one is
- * written.
+ * before it looks on: the roster's lines, then events as the indexes find them, callbacks, sessions, then
+ * what is found in the bodies, page by page. Several people of that id are a refusal whenever they turn up,
+ * and nothing of the second one is written.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +23,7 @@ struct sink {
     struct person *person;
     const char *id, *account; /* of the event or session that is asked for */
     bool begun;               /* something was written */
+    size_t events_put;        /* of the person's events so many were looked at, and ExamJoint's written */
     struct find finds[PAGE];  /* of one page of the search, in order */
     size_t find_count;
 };
@@ -130,16 +131,28 @@ static bool going(const struct sink *sink)
     return !sink->person->status && output_alive(sink->cli->out);
 }
 
-/* What came from ExamJoint, then the callbacks. */
-static void put_events(struct sink *sink)
+/* ExamJoint's that were found since it was called last. */
+static void put_new_events(void *context)
+{
+    struct sink *sink = context;
+    const struct texts *events = &sink->person->events;
+
+    if (person_is_ambiguous(sink->person, NULL))
+        return;
+    for (; sink->events_put < events->count && going(sink); sink->events_put++) {
+        if (events->list[sink->events_put][0] == 'e')
+            put_event_of(sink, events->list[sink->events_put]);
+    }
+    fflush(sink->cli->out);
+}
+
+static void put_callbacks(struct sink *sink)
 {
     const struct texts *events = &sink->person->events;
 
-    for (const char *letter = "ec"; *letter; letter++) {
-        for (size_t i = 0; i < events->count && going(sink); i++) {
-            if (events->list[i][0] == *letter)
-                put_event_of(sink, events->list[i]);
-        }
+    for (size_t i = 0; i < events->count && going(sink); i++) {
+        if (events->list[i][0] == 'c')
+            put_event_of(sink, events->list[i]);
     }
 }
 
@@ -197,11 +210,11 @@ static void put_roster(struct sink *sink)
     fflush(sink->cli->out);
 }
 
-static void put_indexed(struct sink *sink)
+static void put_proctoring(struct sink *sink)
 {
     const struct texts *undecided = &sink->person->undecided;
 
-    put_events(sink);
+    put_callbacks(sink);
     put_sessions(sink);
     for (size_t i = 0; i < undecided->count && going(sink); i++)
         put_mention(sink, undecided->list[i]);
@@ -220,10 +233,13 @@ static bool put_known(struct sink *sink)
     put_roster(sink);
     if (!going(sink))
         return false;
+    person->after_page = put_new_events;
+    person->after_context = sink;
     person_read_events(person);
+    person->after_page = NULL;
     if (!going(sink) || person_is_ambiguous(person, NULL))
         return false;
-    put_indexed(sink);
+    put_proctoring(sink);
     return true;
 }
 

@@ -313,6 +313,13 @@ def test_a_slow_disk_is_read_at_several_places_at_a_time(spread):
         assert len({line.split()[0] for line in f if "pread64" in line}) > 4
 
 
+def test_an_export_of_one_person_begins_with_what_is_found_first(spread):
+    """Whoever is of the first days is not waited for until the last were asked for more of them."""
+    skip_without_strace()
+    first, last = (read_before_the_first_line(spread, "export", "--respondent", spread.people[n])[0] for n in (0, 2))
+    assert 0 < first < last // 2
+
+
 def test_what_proctoring_has_is_told_when_its_time_is_reached(spread):
     skip_without_strace()
     spread.add_callback("only-proctored", spread.seed.first_ms + 86400000)

@@ -127,6 +127,20 @@ def test_another_whom_the_events_know_leaves_the_roster_s_lines(tmp_path):
     assert kinds == ['{"kind":"candidate"'] and "canary" not in text
 
 
+def test_another_who_turns_up_late_in_the_events_is_not_written(tmp_path):
+    """What was found before is written by then."""
+    shop = open_shop(tmp_path, SECOND)
+    shop.examjoint(admitted("1001"))
+    of_second(shop, admitted("1001", name="canary"))
+    with contextlib.closing(sqlite3.connect(os.path.join(shop.folder, "store/examjoint/events.db"))) as db:
+        db.execute("UPDATE events SET id = 1000000 WHERE account = 'second'")
+        db.commit()
+    kinds, text = refused(shop)
+    assert kinds == ['{"kind":"event"'] and "canary" not in text
+    rows = shop.rows("export", "--respondent", "1001", "--account", "second")
+    assert [row["body"]["name"] for row in rows] == ["canary"]
+
+
 def test_another_whom_the_sessions_know_leaves_nothing(tmp_path):
     shop = open_shop(tmp_path, ELSEWHERE)
     shop.roster("id,name\n1001,Ada\n")
