@@ -1,10 +1,9 @@
 #include "check_capacity.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "check_measure.h"
 #include "../common/clock.h"
 #include "../common/cores.h"
 #include "../common/password.h"
@@ -17,8 +16,10 @@
 /* All measuring together, on each thread; and one kind of hash, where one check is not longer. */
 #define MEASURE_ALL_US 900000
 #define MEASURE_ONE_US 80000
-/* Threads that measure at the same time: each takes the 16 MiB of a yescrypt. */
-#define MEASURE_THREADS 16
+/* As long as all measuring lasts at the most where others have the cores. */
+#define MEASURE_WAIT_US 3000000
+/* What others have of the cores meanwhile is told from here on. */
+#define BUSY_PERCENT 25
 #define WARNINGS_MAX 5
 /* Where a hash costs no more than this, a cheaper one is no advice. */
 #define CHEAP_US 5000
@@ -28,8 +29,9 @@ struct kind {
     char class_text[32];
     char setting[PASSWORD_HASH_BYTES];
     int64_t lines;
-    int64_t us;  /* one check */
-    bool scaled; /* not measured itself: too dear for that */
+    int64_t us;                             /* one check */
+    enum { MEASURED, SCALED, GUESSED } how; /* scaled: too dear to be measured itself */
+    int busy_percent;
 };
 
 struct exam {
@@ -146,60 +148,6 @@ void capacity_take(struct capacity *capacity, const struct candidate *line)
 
 /* --- Measuring ------------------------------------------------------------------------------------------ */
 
-struct measured {
-    const char *setting;
-    pthread_t thread;
-    bool started;
-    int64_t us; /* the shortest check; 0: none */
-};
-
-/* Time of the processor and not of the clock on the wall: a machine that is busy just now says the same. */
-static int64_t thread_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-/* The shortest counts: the first one warms up, and others on the machine only make it longer. */
-static void *measure_here(void *argument)
-{
-    struct measured *measured = argument;
-    int64_t began = thread_us(), now = began;
-    bool match;
-
-    while (now == began || now - began + measured->us < MEASURE_ONE_US) {
-        if (!password_check(measured->setting, "nobody's", 8, &match))
-            break;
-        int64_t before = now;
-        now = thread_us();
-        if (measured->us == 0 || now - before < measured->us)
-            measured->us = now - before;
-    }
-    return NULL;
-}
-
-/* On as many threads at once as the program checks passwords, since they share caches and memory. 0: crypt(3)
- * would not. */
-static int64_t measure(const char *setting, int at_once)
-{
-    struct measured threads[MEASURE_THREADS] = {{0}};
-    int count = at_once < MEASURE_THREADS ? at_once : MEASURE_THREADS;
-    int64_t us = 0, measured = 0;
-
-    for (int i = 0; i < count; i++) {
-        threads[i].setting = setting;
-        threads[i].started = pthread_create(&threads[i].thread, NULL, measure_here, &threads[i]) == 0;
-    }
-    for (int i = 0; i < count; i++) {
-        if (threads[i].started)
-            pthread_join(threads[i].thread, NULL);
-        us += threads[i].us;
-        measured += threads[i].us > 0;
-    }
-    return measured ? us / measured + 1 : 0;
-}
-
 static const char *kind_word(const char *class_text)
 {
     return class_text[1] == 'y' ? "yescrypt" : class_text[1] == '2' ? "bcrypt" : "sha512crypt";
@@ -213,21 +161,19 @@ static const char *cheap_sibling(const char *class_text)
                                   : "$6$Nobody.Has.This0";
 }
 
-static void measure_kind(struct kind *kind, int at_once, int64_t *left_us)
+static void measure_kind(struct kind *kind, int at_once, int64_t until_us, int64_t *left_us)
 {
     int64_t guess_us = password_cost_guess_us(kind->setting);
-    const char *setting = kind->setting;
+    bool dear = guess_us > *left_us;
+    const char *setting = dear ? cheap_sibling(kind->class_text) : kind->setting;
+    struct measure got = {.us = password_cost_guess_us(setting)};
 
-    kind->scaled = guess_us > *left_us;
-    if (kind->scaled)
-        setting = cheap_sibling(kind->class_text);
-    int64_t us = measure(setting, at_once);
-    *left_us -= us > MEASURE_ONE_US ? us : MEASURE_ONE_US;
-    if (us == 0)
-        us = password_cost_guess_us(setting);
-    kind->us = kind->scaled
-                   ? (int64_t)((double)us * (double)guess_us / (double)password_cost_guess_us(setting))
-                   : us;
+    bool measured = measure_check(setting, at_once, MEASURE_ONE_US, until_us, &got);
+    kind->how = !measured ? GUESSED : dear ? SCALED : MEASURED;
+    *left_us -= got.us > MEASURE_ONE_US ? got.us : MEASURE_ONE_US;
+    kind->busy_percent = got.busy_percent;
+    kind->us = dear ? (int64_t)((double)got.us * (double)guess_us / (double)password_cost_guess_us(setting))
+                    : got.us;
 }
 
 static int64_t a_minute(const struct capacity *capacity, int64_t us)
@@ -235,10 +181,35 @@ static int64_t a_minute(const struct capacity *capacity, int64_t us)
     return (int64_t)capacity->at_once * MINUTE_MS * 1000 / 10 * SHARE_TENTHS / us;
 }
 
+/* How the figure came about, where it is not simply that of this machine at rest. */
+static void add_how(struct buf *text, const struct kind *kind)
+{
+    if (kind->how == GUESSED)
+        buf_adds(text, "; that is a common machine's figure: this one is too busy, or short of memory, to "
+                       "measure its own");
+    else if (kind->busy_percent >= BUSY_PERCENT)
+        buf_addf(text, "; others have %d%% of its cores just now, which is not taken off",
+                 kind->busy_percent);
+}
+
+static void say_kind(struct check_report *report, const struct capacity *capacity, const struct kind *kind,
+                     int cores)
+{
+    struct buf how = BUF_INIT;
+    add_how(&how, kind);
+    check_line(report, CHECK_OK, "capacity", NULL,
+               "one check of %s (%s) takes %s%.1f ms of a core; with %d at once on %d core%s this machine "
+               "verifies about %lld candidates a minute%s",
+               kind_word(kind->class_text), kind->class_text, kind->how == MEASURED ? "" : "some ",
+               (double)kind->us / 1000, capacity->at_once, cores, cores == 1 ? "" : "s",
+               (long long)a_minute(capacity, kind->us), buf_str(&how));
+    buf_release(&how);
+}
+
 static void say_kinds(struct check_report *report, const struct config *config, struct capacity *capacity)
 {
     int cores = cores_usable();
-    int64_t left_us = MEASURE_ALL_US;
+    int64_t left_us = MEASURE_ALL_US, until_us = measure_now_us() + MEASURE_WAIT_US;
 
     capacity->at_once =
         config->hash_threads > 0 && config->hash_threads < cores ? (int)config->hash_threads : cores;
@@ -246,14 +217,8 @@ static void say_kinds(struct check_report *report, const struct config *config, 
         struct kind *kind = &capacity->kinds[i];
         if (!kind->lines)
             continue;
-        measure_kind(kind, capacity->at_once, &left_us);
-        check_line(
-            report, CHECK_OK, "capacity", NULL,
-            "one check of %s (%s) takes %s%.1f ms of a core; with %d at once on %d core%s this machine "
-            "verifies about %lld candidates a minute",
-            kind_word(kind->class_text), kind->class_text, kind->scaled ? "some " : "",
-            (double)kind->us / 1000, capacity->at_once, cores, cores == 1 ? "" : "s",
-            (long long)a_minute(capacity, kind->us));
+        measure_kind(kind, capacity->at_once, until_us, &left_us);
+        say_kind(report, capacity, kind, cores);
     }
 }
 

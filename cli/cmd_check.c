@@ -209,6 +209,8 @@ static void run(struct check_report *report, const char *path, const struct chec
         if (options->roles & CONFIG_WORKER)
             check_host(report, path);
         if (!options->start) {
+            /* Not before: to see whether it could write, the store was locked. */
+            cli_step_back();
             check_config_sense(report, path, config, options->roles);
             check_place(report, path, config);
             check_left(report, config, options->write_areas | options->read_areas);

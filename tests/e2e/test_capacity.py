@@ -1,13 +1,16 @@
 """What `examhook check` says of an exam's start: how many candidates this machine verifies in a minute with the hashes
 that the roster has, and whether all of one exam can start together. No time is asserted, only what follows from what
 was measured."""
+import contextlib
 import json
 import os
 import re
+import subprocess
 
 import pytest
 
 import accounts
+import support
 from accounts import CONF
 
 # Settings of known kinds and costs with a hash behind them, of whatever password.
@@ -126,8 +129,55 @@ def test_fewer_threads_verify_fewer(said):
     one = said((2, accounts.YESCRYPT), verify="hash_threads = 1")
     assert "with 1 at once" in one[0][1] and "with 1 at once" not in all_cores[0][1]
     # Each for what a check took in its own run: that differs with what else the machine does.
-    busy = [a_minute(lines, "$y$j9T$") * float(re.search(r"takes ([\d.]+) ms", lines[0][1]).group(1)) for lines in (one, all_cores)]
+    busy = [a_minute(lines, "$y$j9T$") * float(re.search(r"takes (?:some )?([\d.]+) ms", lines[0][1]).group(1)) for lines in (one, all_cores)]
     assert busy[0] < 0.8 * busy[1]
+
+
+@contextlib.contextmanager
+def busy_cores():
+    """Two that never rest for each core, at the usual priority."""
+    hogs = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(2 * CORES)]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def test_a_busy_machine_says_the_same(said):
+    """Measured is the core's own time. By the clock it would be some hundred times as long here, since everybody else
+    goes first."""
+    groups = [(2, bcrypt(5))]
+    at_rest = a_minute(said(*groups), "$2b$05$")
+    with busy_cores():
+        (_, text, _), _ = lines = said(*groups)
+    assert re.search(r"others have \d+% of its cores just now", text) or "a common machine's figure" in text, text
+    assert at_rest / 5 < a_minute(lines, "$2b$05$") < at_rest * 5
+
+
+def scheduling(pid):
+    """{thread: (policy, niceness)} of those that are there."""
+    found = {}
+    for tid in map(int, os.listdir("/proc/%d/task" % pid)):
+        with contextlib.suppress(ProcessLookupError):
+            found[tid] = (os.sched_getscheduler(tid), os.getpriority(os.PRIO_PROCESS, tid))
+    return found
+
+
+def test_measuring_yields_to_everybody_else(make_site):
+    """The threads that measure run when nobody else wants the core; the reading of the roster is modest too."""
+    site, seen = make_site(CONF, [("acme", roster((2, bcrypt(12))))]), {}
+    with subprocess.Popen([os.path.join(support.BUILD, "examhook"), "--config", site.conf_path, "check"],
+                          stdout=subprocess.DEVNULL, env=support.environment()) as process:
+        def ended():
+            with contextlib.suppress(FileNotFoundError):
+                seen.update(scheduling(process.pid)) # how each was when it was seen last
+            return process.poll() is not None
+        assert support.wait_for(ended, every=0.002)
+    assert seen.pop(process.pid) == (os.SCHED_OTHER, max(15, os.getpriority(os.PRIO_PROCESS, 0)))
+    assert 1 <= len(seen) <= CORES
+    assert {policy for policy, _ in seen.values()} == {os.SCHED_IDLE}
 
 
 def test_a_start_waits_for_no_measuring(make_site):
