@@ -17,8 +17,10 @@ otherwise:
                                   had either then); those that are open end with their next answer. FAULT: untrusted,
                                   expired, other_name (certificates), plain (HTTP without TLS), garbage, silent (the
                                   handshake is never answered), half (it stops in the middle), reset
-    GET /control/log       the calls made: time, took, method, path, connection (a number), status, note, said (the rating); never a token.
-                           Of a connection that came to nothing: method TLS, the fault as the path
+    GET /control/log       the calls made: time, took, method, path, connection (a number), status, note, said (the rating),
+                           caller; never a token. Of a connection that came to nothing: method TLS, the fault as the
+                           path. Below /7/v1 is what is below /v1, and the caller is 7 then (else null): who has
+                           addresses of his own is known by them
     GET /control/counts    logins, sessions, by_uuid, connections, peak (most calls at one time)
 
 A RULE is an object; it holds for every call, or with `steps` (a list of rules) the n-th call gets the n-th, and
@@ -57,6 +59,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+CALLER = re.compile(r"^/(\d{1,9})(/v1/.*)$")
 UUID = re.compile(r"^/v1/sessions/([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$")
 BAD_CERTIFICATES = ("untrusted", "expired", "other_name")
 BODY_MAX = 1 << 20
@@ -418,6 +421,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def dispatch(self):
         state = self.server.state
+        caller = CALLER.match(self.path)
+        self.path = caller.group(2) if caller else self.path
         self.called, self.left = not self.path.startswith("/control"), False
         if not self.called:
             self.control(state)
@@ -439,7 +444,8 @@ class Handler(BaseHTTPRequestHandler):
                 status = self.reply({}, 404, {})
         finally:
             state.ended(self.left, time=began, took=time.time() - began, method=self.command, path=self.path[:200],
-                        connection=self.number, status=status, note=self.note, said=self.said)
+                        connection=self.number, status=status, note=self.note, said=self.said,
+                        caller=int(caller.group(1)) if caller else None)
 
     do_GET = do_POST = do_PUT = dispatch
 

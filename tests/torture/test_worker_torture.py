@@ -14,9 +14,10 @@ sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(HERE, os.pardir, "e2e"))
 import faketime  # noqa: E402
 import worker  # noqa: E402
+import talview  # noqa: E402  worker.py knows where it is
 from canaries import Kept, Remains  # noqa: E402
 from secret_world import SecretWorld  # noqa: E402
-from worker_support import BUILD, PYTHON, WRAP, environment  # noqa: E402
+from worker_support import BUILD, PYTHON, WRAP, environment, wait_for  # noqa: E402
 
 SANITIZED = b"libasan" in subprocess.run(["ldd", os.path.join(BUILD, "examhook")], stdout=subprocess.PIPE,
                                          stderr=subprocess.DEVNULL, check=False).stdout
@@ -94,31 +95,38 @@ def test_a_secret_that_was_left_is_noticed(tmp_path):
 
 
 class Talk:
-    """A run's judges over a log made up; times are seconds."""
+    """A run's judges over a log made up; times are seconds. `left`: what each process left, of the first to begin with."""
 
-    def __init__(self, calls, attempts=None, kills=(), rows=(), log=""):
+    def __init__(self, calls, attempts=None, left=(), called=(), rows=(), log=""):
         self.run = worker.Run.__new__(worker.Run)
         self.run.seed, self.run.wrong, self.run.too_many, self.run.lost = "made up", [], 0, 0
         self.run.rated = self.run.parked = 0
-        self.run.kills, self.run.retried, self.run.mended, self.run.sessions = list(kills), [], [], [UUID]
-        self.run.called = {UUID: [-100]}
+        self.run.retried, self.run.mended, self.run.sessions, self.run.record = [], [], [UUID], calls
+        self.run.left = dict(enumerate(left or [standing(len(calls) if attempts is None else attempts)], 1))
+        self.run.called = {UUID: [(-100, -100), *called]}
         self.run.world = self
-        self.daemons, self.fake, self.rate = [types.SimpleNamespace(log=lambda: log)], float, 1
-        self.began, self.calls, self.attempts, self.rows = 0, calls, attempts, rows
+        self.daemons = [types.SimpleNamespace(log=lambda: log)] * len(self.run.left)
+        self.began, self.rate, self.rows, self.started = 0, 1, rows, dict.fromkeys(self.run.left, 0)
 
-    def callers(self):
-        return self.calls
+    fake = real = staticmethod(lambda when, caller: when)
+    logged = worker.Judged.logged
 
     def database(self, query):
-        return [(UUID, len(self.calls) if self.attempts is None else self.attempts)] if "attempts" in query else list(self.rows)
+        return list(self.rows)
 
 
-def get(at, note="good: right", status=200, took=0.1, path="/v1/sessions/" + UUID, method="GET", said="high"):
-    return {"time": at, "took": took, "method": method, "path": path, "connection": 1, "status": status, "note": note, "said": said}
+def standing(attempts, leased=False, looked=0, login=False):
+    """What a process left."""
+    return worker.Left({UUID: attempts}, {UUID: looked}, {UUID} if leased else set(), login)
 
 
-def login(at, note="good: right", status=200):
-    return get(at, note, status, path="/v1/user/login", method="POST")
+def get(at, note="good: right", status=200, took=0.1, path="/v1/sessions/" + UUID, method="GET", said="high", connection=1, caller=1):
+    return {"time": at, "took": took, "method": method, "path": path, "connection": connection, "status": status, "note": note,
+            "said": said, "caller": caller}
+
+
+def login(at, note="good: right", status=200, caller=1):
+    return get(at, note, status, path="/v1/user/login", method="POST", caller=caller)
 
 
 def judged(judge, calls, *arguments, **how):
@@ -132,7 +140,7 @@ def judged(judge, calls, *arguments, **how):
     ([get(10, "bad: 500", 500), get(10.6, "bad: 500", 500), get(11.2)], {}),
     ([get(10), get(12)], {"attempts": 1}),
     ([get(10, None, 403), get(10.1, None, 403), get(10.2, None, 403)], {}),
-    ([get(10, "bad: vanishes"), get(10.1, "bad: vanishes"), get(10.2, "bad: vanishes")], {}),
+    ([get(10, "bad: vanishes"), get(10.1, "bad: vanishes", connection=2), get(10.2, connection=3)], {}),
     ([get(10, "bad: 429 with Retry-After, right, at once", 429), get(11.2)], {}),
 ], ids=["within the back-off", "within a longer one", "not counted", "refused three times", "repeated twice", "told to rest"])
 def test_a_call_too_many_is_noticed(calls, how):
@@ -154,10 +162,54 @@ def test_a_login_too_many_is_noticed():
     assert not judged("judge_logins", [login(10), get(18, None, 403), login(20)]).wrong
     assert judged("judge_logins", [login(10), get(11, None, 403), login(12)]).too_many, "a young token"
     assert judged("judge_logins", [login(10, "bad: 500", 500), login(10.2)]).too_many
-    assert not judged("judge_logins", [login(10), login(12)], kills=[11]).wrong
+    killed = [login(10), login(12, caller=2)]
+    assert not judged("judge_logins", killed, left=[standing(0, login=True), standing(0)]).wrong
+    assert judged("judge_logins", killed, left=[standing(0), standing(0)]).too_many, "it was stored"
     wrong = [login(at, "bad: 401, right, at once", 401) for at in (10, 12.1, 16.2)]
     assert not judged("judge_logins", wrong).wrong
     assert judged("judge_logins", wrong + [login(20.3, "bad: 401, right, at once", 401)]).too_many, "the pause must double"
+
+
+def test_a_kill_excuses_what_is_not_stored_and_nothing_else():
+    """However long before the kill the reply was sent, or how long after it the call was taken up."""
+    calls = [get(10, "bad: 500", 500), get(50, caller=2)]
+    soon = [get(at, "bad: 500", 500) for at in (1, 5, 10)] + [get(10.5, caller=2)]
+    assert not judged("judge_calls", calls, left=[standing(0, leased=True), standing(1)]).wrong
+    assert not judged("judge_calls", calls, left=[standing(1), standing(2)]).wrong
+    assert judged("judge_calls", calls, left=[standing(0), standing(1)]).too_many, "it had no lease: this was not counted"
+    assert judged("judge_calls", calls, left=[standing(0, leased=True, looked=11), standing(1)]).too_many, "stored, and leased anew"
+    assert judged("judge_calls", calls, left=[standing(0, leased=True), standing(0)]).too_many, "it is the other's"
+    assert judged("judge_calls", [get(5, "bad: 500", 500), *calls], left=[standing(0, leased=True), standing(1)]).too_many, "only one"
+    assert judged("judge_calls", soon, left=[standing(3), standing(4)]).too_many, "the next process keeps the back-off"
+    assert not judged("judge_calls", soon, left=[standing(2, leased=True, looked=6), standing(3)]).wrong
+
+
+@pytest.mark.parametrize("state", ["rated", "parked"])
+def test_a_rating_may_be_lost_with_the_process_that_had_its_lease(state):
+    row = {"state": state, "raw": "low", "error": None, "next": None}
+    calls = [get(10, said="low"), get(20), login(30, caller=2)]
+    if state == "parked":
+        row, calls = {**row, "raw": None, "error": "login: malformed"}, calls[1:]
+    assert not judged("judge_sessions", calls, {UUID: row}, left=[standing(0, leased=True, looked=11), standing(0)]).wrong
+    assert judged("judge_sessions", calls, {UUID: row}, left=[standing(0), standing(0)]).wrong
+    assert judged("judge_sessions", calls, {UUID: row}, left=[standing(0, leased=True, looked=21), standing(0)]).wrong
+
+
+def test_a_kept_connection_that_ends_without_an_answer_is_asked_again_once():
+    """Whenever the stand-in takes that up: it is the connection that tells."""
+    kept = [login(9), get(10, "bad: vanishes"), get(11.5, connection=2)]
+    assert not judged("judge_calls", kept, attempts=1).wrong
+    assert judged("judge_calls", kept[1:], attempts=1).too_many, "a new one"
+    assert judged("judge_calls", kept + [get(20, connection=3)], attempts=1).too_many
+
+
+def test_a_callback_asks_for_a_call():
+    calls = [get(10), get(20), get(20.1)]
+    assert judged("judge_calls", calls).too_many
+    assert not judged("judge_calls", calls, called=[(20, 22)]).wrong, "it was not known to be taken when the call came"
+    assert not judged("judge_calls", calls, called=[(12, 13)]).wrong, "while it was leased"
+    assert judged("judge_calls", calls, called=[(8, 9)]).too_many, "the first call was for that"
+    assert judged("judge_calls", calls, called=[(21, 22)]).too_many
 
 
 @pytest.mark.parametrize("row,calls,wrong", [
@@ -176,3 +228,55 @@ def test_a_login_too_many_is_noticed():
 def test_a_wrong_end_is_noticed(row, calls, wrong):
     assert bool(judged("judge_sessions", calls, {UUID: row}).wrong) == wrong
     assert judged("judge_sessions", calls, {}).lost == 1
+
+
+# What a broken worker would do, done by the store itself, behind the real one's back.
+BROKEN = {
+    "counts no attempt": ("UPDATE OF attempts ON sessions", "UPDATE sessions SET attempts = old.attempts WHERE session = new.session"),
+    "keeps no back-off": ("UPDATE OF failures ON sessions WHEN new.failures > old.failures AND new.state = 'pending'",
+                          "UPDATE sessions SET next_attempt_at = 1 WHERE session = new.session"),
+    "parks what is rated": ("INSERT ON logins WHEN new.error IS NOT NULL", "UPDATE sessions SET state = 'parked', rating_raw = NULL,"
+                            " rating = NULL, next_attempt_at = NULL, last_error = 'login: malformed' WHERE state = 'rated'"),
+}
+
+
+def broken_run(how, certificates):
+    """A session that fails for some time, then is rated, and then looked at again when a login fails first. What was wrong."""
+    run = worker.Run("broken", certificates)
+    try:
+        world, run.sessions = run.world, [UUID]
+        if how:
+            world.database("CREATE TRIGGER broken AFTER %s BEGIN %s; END" % BROKEN[how])
+        world.control(login={"note": "good: right"}, default={"note": "bad: 500, right, at once", "status": 500})
+        run.callback(UUID)
+        run.worker = world.daemon()
+        wait_for(lambda: len(world.callers()) > 4, 30)
+        world.control(default={"note": "good: right", "rating": "high"})
+        wait_for(lambda: world.in_state(UUID), 30)
+        world.age_token(100) # else it is kept though it is refused
+        world.control(login={"steps": [{"note": "bad: 500, right, at once", "status": 500}, {"note": "good: right"}]}, forget_tokens=True)
+        run.callback(UUID)
+        wait_for(lambda: "login failed" in run.worker.log(), 30)
+        rows = run.quiet([UUID], 30)
+        run.stand_still()
+        run.judge_sessions(rows)
+        run.judge_calls()
+        run.judge_logins()
+        run.finish()
+    finally:
+        run.world.close()
+    return run.wrong
+
+
+@pytest.mark.skipif(not os.path.exists(faketime.LIBRARY), reason="not installed: libfaketime (make deps)")
+@pytest.mark.skipif(bool(WRAP) or SANITIZED, reason="libfaketime does not go with sanitizers and valgrind")
+@pytest.mark.parametrize("how,complaint", [
+    (None, None),
+    ("counts no attempt", r"too many calls: .* calls of process 1, 0 attempts, 1 refused, 0 lost"),
+    ("keeps no back-off", r"too many calls: .* s after bad: 500, right, at once \(2 in a row\), at least"),
+    ("parks what is rated", "was rated, and a login that failed has parked it")], ids=["broken in no way", *BROKEN])
+def test_a_broken_worker_is_noticed(how, complaint, tmp_path):
+    talview.make_certificates(str(tmp_path))
+    wrong = broken_run(how, str(tmp_path))
+    assert bool(wrong) == bool(how), wrong
+    assert not how or any(re.search(complaint, text) for text in wrong), wrong

@@ -14,7 +14,10 @@ all have ended. Judged by the stand-in's own record of the calls:
   planned for it, also where the login fails for ever, which makes no parked session of a rated one; what was parked and
   is well now is rated after `examhook retry --parked`; no row of a history is there twice
 - no more calls than are allowed: none within the back-off, none while Talview asked for rest, none for a session that is
-  parked, at most one repeat with another token; each call makes an attempt that is counted, unless a kill came between
+  parked, at most one repeat with another token; each call makes an attempt that is counted, unless a kill came between.
+  What a kill excuses is told by the order of things, not by time, for that depends on how busy the machine is: each process
+  of the worker has addresses of its own, so that the record says whose a call was, however late it was taken up, and when
+  one is gone the store is read: where it had the session's lease still, what came of its last call is lost, and of no other
 - one login where one is enough: another only after a refusal of a token that is not young, a failure, or a kill
 - nothing but POST to the login and GET of a session that a callback spoke of
 - no secret is where it must not be, when the worker was killed and at the end: each of the configuration is a canary, each token
@@ -31,19 +34,20 @@ The last line is
     torture-worker: N runs, N kills, N sessions, N rated, N parked, N lost, N calls too many
 
 and the exit status 1 when anything is wrong: then the first of it is printed with its run's seed, which makes the same
-choices again (--runs 1 --seed S), and the folder is kept.
+choices again (--runs 1 --seed S), and the folder is kept, with all that was judged in its record.json.
 """
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import datetime
+import json
 import os
 import random
 import re
 import secrets
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -69,9 +73,8 @@ SETTINGS = {"connect_timeout": 4, "request_timeout": 4, "poll": 1, "transfers": 
 YOUNG_TOKEN = 60 # the worker's own rule
 NEVER = 6        # seconds: the worker has given up long before
 SLACK = 6        # seconds of a busy machine
-# Seconds by which the stand-in notes a call too late, or the worker stores what came of it: a dozen runs share the
-# machine. A kill excuses what is so near to it; twice as much would excuse many a call of a run of some seconds.
-BLUR = 2
+# Of our seconds: how well it is known when a process's clock began to run fast. It matters from one process to the next.
+CLOCK_SLACK = 0.5
 RETRY_AFTER = 2  # what a Talview that wants rest asks for; that is waited for by the clock that nobody sets
 
 # --- The table: (name, members of a rule, what the worker is to make of it) ----------------------------------
@@ -141,6 +144,21 @@ def rule_of(chance, bodies, odd=0.6):
     return {**rule, "note": kind + ": " + ", ".join(name for name, _, _ in picked)}
 
 
+def session_of(call):
+    """Whose a call was: a session's UUID, or "login"."""
+    return call["path"].rsplit("/", 1)[-1]
+
+
+def is_slow(call):
+    return call["took"] > SETTINGS["request_timeout"] * 0.6
+
+
+def process_state(pid):
+    """T: it stands still."""
+    with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
+        return f.read().rpartition(")")[2].split()[0]
+
+
 def kind_of(call):
     """What a call's reply was, by the log."""
     good = call["status"] in ((200, 201) if call["path"].endswith("/login") else (200,)) and call["note"]
@@ -149,11 +167,18 @@ def kind_of(call):
 
 # --- One run -------------------------------------------------------------------------------------------------
 
+# attempts: of each session, how many were counted; looked: when the last of them was; leased: the sessions of which it has
+# the lease, and has stored nothing since it took that; login: it has the login's.
+Left = collections.namedtuple("Left", "attempts looked leased login")
+
+
 class Judged(SecretWorld):
-    """A world whose stand-in is in this process, and whose worker's clock runs faster."""
+    """A world whose stand-in is in this process, and whose worker's clock runs faster. Each process of the worker is known
+    by its number, which its addresses have: 1 is the first."""
 
     def __init__(self, certificates, settings=None, rate=RATE):
         self.certificates, self.rate, self.began = certificates, rate, time.time()
+        self.caller, self.lags, self.started, self.asked_at = 0, {}, {}, self.began
         super().__init__({name: "%d%s" % (value, "" if name == "transfers" else "s")
                           for name, value in {**SETTINGS, **(settings or {})}.items()})
 
@@ -170,13 +195,62 @@ class Judged(SecretWorld):
     def control(self, **order):
         self.state.control(order)
 
-    def fake(self, when=None):
-        """What the worker's clock says."""
+    def account(self, **changes):
+        base = "%s/%d/v1/" % (self.url, self.caller)
+        return super().account(**{"login_url": base + "user/login", "session_url": base + "sessions", **changes})
+
+    def daemon(self):
+        changed = os.stat(self.conf).st_mtime_ns
+        self.caller += 1
+        self.write_conf()
+        os.utime(self.conf, ns=(changed, changed)) # a change would end the pause after wrong credentials
+        made = super().daemon()
+        self.started[self.caller] = self.clock_began(made)
+        self.lags[self.caller] = (self.rate - 1) * (self.started[self.caller] - self.asked_at)
+        return made
+
+    def clock_began(self, daemon):
+        """libfaketime counts from when it was loaded, which on a busy machine is late; it makes a file then. Where there is
+        one already, of another that had the same number, the first line of the log tells it, no better than we are quick."""
+        while daemon.process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                began = os.stat(faketime.LEFT[0] % daemon.process.pid).st_ctime
+                if began >= self.asked_at - 0.1:
+                    return began
+            said, now = re.search(r"time=(\S+)Z.*the worker is up", daemon.log()), time.time()
+            if said:
+                ahead = datetime.datetime.fromisoformat(said.group(1) + "+00:00").timestamp() - self.fake(self.asked_at)
+                return now - (ahead - (now - self.asked_at)) / (self.rate - 1)
+            time.sleep(0.01)
+        return time.time()
+
+    def fake(self, when=None, caller=None):
+        """What the clock of a process of the worker says; without one, that of a command that starts just then."""
         when = time.time() if when is None else when
-        return when + (self.rate - 1) * (when - self.began)
+        return when + (self.rate - 1) * (when - self.began) - self.lags.get(caller, 0)
+
+    def real(self, fake, caller):
+        """When that process's clock said this."""
+        return self.began + (fake + self.lags.get(caller, 0) - self.began) / self.rate
+
+    def logged(self, caller, pattern):
+        """When that process wrote the lines in which this is found."""
+        lines = [line for line in self.daemons[caller - 1].log().splitlines() if re.search(pattern, line)]
+        return [self.real(datetime.datetime.fromisoformat(line[5:28] + "+00:00").timestamp(), caller) for line in lines]
+
+    def left_by(self, caller):
+        """What the store has of a process that is gone, or stands still."""
+        pid = str(self.daemons[caller - 1].process.pid)
+        rows = self.database("SELECT session_uuid, attempts, looked_at, lease_owner FROM sessions")
+        logins = self.database("SELECT lease_owner FROM logins")
+
+        def has(owner):
+            return bool(owner) and owner.split("-")[-2] == pid
+        return Left({row[0]: row[1] for row in rows}, {row[0]: self.real(row[2] / 1000, caller) for row in rows if row[2]},
+                    {row[0] for row in rows if has(row[3])}, any(has(row[0]) for row in logins))
 
     def command(self, *arguments):
-        now = time.time()
+        self.asked_at = now = time.time()
         # With temporary files and cores where they are looked for.
         return ["env", "-C", self.folder, "TMPDIR=" + self.path("tmp"), "LD_PRELOAD=" + faketime.LIBRARY,
                 "FAKETIME=+%.3f x%d" % (self.fake(now) - now, self.rate),
@@ -207,6 +281,7 @@ class Run:
         self.world = Judged(certificates, {"watch_window": watch})
         self.world.state.kill = self.kill
         self.lock, self.worker, self.sessions, self.late = threading.Lock(), None, [], 0.0
+        self.left, self.record = {}, [] # what each process left, and the calls made
 
     def trouble(self, text):
         self.wrong.append("%s: %s" % (self.seed, text))
@@ -219,6 +294,7 @@ class Run:
                 process.kill()
                 process.wait()
                 self.kills.append(time.time())
+                self.left[self.world.caller] = self.world.left_by(self.world.caller)
 
     def watch(self):
         """Starts the worker again when it was killed; by itself it does not end."""
@@ -228,6 +304,7 @@ class Run:
                 return
             if status != -signal.SIGKILL:
                 self.trouble("the worker ended by itself with %d: %s" % (status, self.worker.log()[-500:]))
+                self.left[self.world.caller] = self.world.left_by(self.world.caller)
             self.search()
             self.worker = self.world.daemon()
 
@@ -244,8 +321,9 @@ class Run:
             self.trouble(leak)
 
     def callback(self, session):
+        began = time.time()
         self.world.callback(session, message="message %d" % len(self.called[session]))
-        self.called[session].append(time.time())
+        self.called[session].append((began, time.time())) # the worker may have called before we know that it was taken
 
     def session_rule(self, odd=0.6):
         rule = rule_of(self.chance, BODIES, odd)
@@ -283,13 +361,14 @@ class Run:
             steps = [self.session_rule() for _ in range(chance.choice((1, 2, 4)))]
             world.control(sessions={session: {"steps": steps}})
         world.control(login={"steps": [self.login_rule() for _ in range(chance.choice((1, 2)))] + [{"note": "good: right"}]})
-        self.worker = world.daemon()
+        with self.lock:
+            self.worker = world.daemon()
         end = time.monotonic() + chance.uniform(1.5, 6)
         while time.monotonic() < end:
             self.pause(chance.uniform(0.1, 0.6))
             self.trouble_step()
         self.recover()
-        self.settle()
+        self.stand_still()
         self.judge_calls()
         self.judge_logins()
         self.finish()
@@ -298,7 +377,7 @@ class Run:
         """How many seconds of ours until everything that is stored now has come."""
         rows = self.world.database("SELECT max(coalesce(next_attempt_at, 0), coalesce(lease_until, 0)) FROM sessions WHERE state = 'pending'"
                                    " UNION ALL SELECT max(blocked_until, coalesce(lease_until, 0)) FROM logins")
-        return max([0] + [row[0] / 1000 - self.world.fake() for row in rows]) / RATE
+        return max([0] + [row[0] / 1000 - self.world.fake(caller=self.world.caller) for row in rows]) / RATE
 
     def recover(self):
         """All is well, but for some sessions that never will be."""
@@ -318,13 +397,14 @@ class Run:
         # A token got just before may be young and of no use; what was in flight fails once more.
         bound = self.deadlines() + (YOUNG_TOKEN + SETTINGS["retry_max"] * 9 / 8) / RATE + max(SETTINGS["retry_first"], RETRY_AFTER) + \
             2 * SETTINGS["request_timeout"] + SETTINGS["poll"] + SLACK
-        rows = self.quiet(good, bound)
+        rows = self.quiet(good, bound, well=good)
         late = [session for session in good if rows.get(session, {}).get("state") not in ("rated", "parked")]
         for session in late:
             self.trouble("%s: not noticed within %.1f s that Talview is well: %s" % (session, bound, rows.get(session)))
         self.late = time.time() - recovered
-        rows = self.quiet(self.sessions, bound + self.patience())
+        rows = self.quiet(self.sessions, bound + self.patience(), well=good)
         self.settle()
+        self.record = self.world.callers()
         self.judge_sessions(rows)
         if any(rows.get(session, {}).get("state") == "parked" for session in good):
             self.retry(good)
@@ -352,6 +432,7 @@ class Run:
             8 * (SETTINGS["request_timeout"] + SETTINGS["poll"])
         rows = self.quiet(self.sessions, self.deadlines() + (YOUNG_TOKEN + SETTINGS["lease"]) / RATE + 2 * failing + SLACK)
         self.settle()
+        self.record = self.world.callers()
         self.judge_sessions(rows)
         self.gave_up = sum((row["error"] or "").startswith("login: ") for row in rows.values() if row["state"] == "parked")
         self.world.control(login={"note": "good: right"})
@@ -366,54 +447,104 @@ class Run:
         """A call is in the log only when the stand-in is done with it, which may be after the worker is."""
         worker_support.wait_for(lambda: self.world.state.active == 0, NEVER + SLACK)
 
+    def stand_still(self):
+        """All calls that were made, and at the same moment what is stored of them."""
+        for _ in range(20):
+            self.settle()
+            with self.lock:
+                process, caller = self.worker.process, self.world.caller
+                if process.poll() is None:
+                    process.send_signal(signal.SIGSTOP)
+                    worker_support.wait_for(lambda: process_state(process.pid) in "TZX", 60, 0.01)
+                try:
+                    self.record = self.world.callers()
+                    if self.world.state.active == 0:
+                        if process.poll() is None:
+                            self.left[caller] = self.world.left_by(caller)
+                        return
+                finally:
+                    if process.poll() is None:
+                        process.send_signal(signal.SIGCONT)
+        self.trouble("there was always a call under way")
+
     def retry(self, good):
-        self.retried.append(time.time())
+        began = time.time()
         if self.world.run("retry", "--parked").returncode:
             self.trouble("retry --parked failed")
-        rows = self.quiet(good, 2 * YOUNG_TOKEN / RATE + 4 * SLACK, parked=False)
+        self.retried.append((began, time.time()))
+        rows = self.quiet(good, 2 * YOUNG_TOKEN / RATE + 4 * SLACK, parked=False, well=good)
         for session in good:
             if rows.get(session, {}).get("state") != "rated":
                 self.lost += 1
                 self.trouble("%s: not rated after a retry: %s" % (session, rows.get(session)))
         # Those that stay bad were tried again as well: while they are called there is always a call under way.
-        self.quiet(self.sessions, self.patience() + SLACK)
+        self.quiet(self.sessions, self.patience() + SLACK, well=good)
 
-    def quiet(self, sessions, seconds, parked=True):
-        """Until they are all rated or parked, or the time is over. The rows."""
-        end = time.monotonic() + seconds
+    def held_up(self, well, since):
+        """Seconds that time-outs have cost where Talview is well: there are some on a machine so busy that a handshake takes
+        seconds. No more than that: a worker that has nothing but time-outs is not waited for."""
+        count = sum(when > since for caller in self.world.started
+                    for when in self.world.logged(caller, 'msg="login failed".*error="?timeout'))
+        count += max(sum(when > since for caller in self.world.started for when in self.world.logged(
+            caller, session + '.*(error|reason)="?timeout')) for session in well)
+        return min(count * (SETTINGS["request_timeout"] + SETTINGS["retry_max"] * 9 / 8 / RATE), 90)
+
+    def quiet(self, sessions, seconds, parked=True, well=()):
+        """Until they are all rated or parked, or the time is over. The rows. `well`: those that are answered well, and so is
+        a login."""
+        began, end = time.time(), time.monotonic() + seconds
         while True:
             self.watch()
             rows = {row[0]: dict(zip(("uuid", "state", "raw", "error", "attempts", "next"), row)) for row in self.world.database(
                 "SELECT session_uuid, state, rating_raw, last_error, attempts, next_attempt_at FROM sessions")}
             open_ = [s for s in sessions if rows.get(s, {}).get("state") not in (("rated", "parked") if parked else ("rated",))
                      or parked and rows[s]["next"]]
-            if not open_ or time.monotonic() > end:
+            if not open_ or time.monotonic() > end + (self.held_up(well, began) if well else 0):
                 return rows
             self.pause(0.2)
 
     # --- What is judged ---------------------------------------------------------------------------------
 
-    def killed(self, begin, end):
-        """A busy stand-in may take a request up only when the worker that sent it is dead."""
-        return any(begin - BLUR <= when <= end for when in self.kills)
+    def of(self, call):
+        """The calls that the same process made for the same session, or to log in."""
+        return [other for other in self.record if (other.get("caller"), other["path"]) == (call["caller"], call["path"])]
+
+    def counted(self, session, caller):
+        """How many attempts this process has stored."""
+        return sum(sign * self.left[number].attempts.get(session, 0)
+                   for sign, number in ((1, caller), (-1, caller - 1)) if number in self.left)
+
+    def was_lost(self, call):
+        """Whether the process that made this call was killed before it had stored what came of it. Then it was the last
+        that it made there, and it had the lease still; it may have leased the session anew, but has stored nothing since."""
+        left = self.left.get(call["caller"])
+        if not left or self.of(call)[-1] is not call:
+            return False
+        session = session_of(call)
+        if session == "login":
+            return left.login
+        stored = self.counted(session, call["caller"]) > 0 and left.looked[session] >= call["time"]
+        return session in left.leased and not stored
 
     def came_late(self, call):
         """Whether the worker had given this call up when its reply came, which a busy machine can do."""
-        if call["took"] > SETTINGS["request_timeout"] * 0.6:
+        if is_slow(call):
             return True
-        session, limit = call["path"].rsplit("/", 1)[-1], SETTINGS["request_timeout"] + 1
-        begin, end = (datetime.datetime.fromtimestamp(self.world.fake(call["time"] + when), datetime.timezone.utc).isoformat()
-                      for when in (-limit, limit))
-        about = 'msg="login failed"' if session == "login" else session
-        return any(about in line and re.search('error="?timeout', line) and begin <= line[5:28] <= end
-                   for daemon in self.world.daemons for line in daemon.log().splitlines())
+        calls = self.of(call)
+        at = [other is call for other in calls].index(True)
+        begin = calls[at - 1]["time"] if at else 0
+        end = calls[at + 1]["time"] if at + 1 < len(calls) else time.time()
+        about = 'msg="login failed"' if session_of(call) == "login" else session_of(call)
+        given_up = self.world.logged(call["caller"], about + r'.*(error|reason)="?timeout')
+        # The one before may have been given up as well.
+        return sum(begin < when < end for when in given_up) > (at > 0 and is_slow(calls[at - 1]))
 
     def judge_sessions(self, rows):
         if set(rows) - set(self.sessions):
             self.trouble("sessions that nobody sent: %s" % (set(rows) - set(self.sessions)))
         calls = collections.defaultdict(list)
-        for call in self.world.callers():
-            calls[call["path"].rsplit("/", 1)[-1]].append(call)
+        for call in self.record:
+            calls[session_of(call)].append(call)
         for session in self.sessions:
             row = rows.get(session, {"state": None})
             self.rated += row["state"] == "rated"
@@ -436,82 +567,105 @@ class Run:
         if doubled:
             self.trouble("the history has rows twice: %s" % doubled)
 
-    def may_be_lost(self, call):
-        """A good reply may have been lost by a kill, or come when the time was over on a busy machine."""
-        return self.killed(call["time"], call["time"] + call["took"] + 1) or self.came_late(call)
-
     def rating_fits(self, row, good):
+        """The last good reply's; an earlier one's where that was lost by a kill, or came when the time was over."""
         said = [call["said"] for call in good]
-        return row["raw"] in said if good and self.may_be_lost(good[-1]) else bool(good) and row["raw"] == said[-1]
+        return bool(good) and row["raw"] in (said if self.was_lost(good[-1]) or self.came_late(good[-1]) else said[-1:])
 
     def had_rating(self, calls):
-        usable = [call for call in calls if kind_of(call) != "bad"]
-        return bool(usable) and kind_of(usable[-1]) == "good" and not self.may_be_lost(usable[-1])
+        """Whether the last usable reply that reached the store had one."""
+        usable = [call for call in calls if kind_of(call) != "bad" and not self.was_lost(call)]
+        return bool(usable) and kind_of(usable[-1]) == "good" and not self.came_late(usable[-1])
 
     def excess(self, text):
         self.too_many += 1
         self.trouble("too many calls: " + text)
 
     def judge_calls(self):
-        calls, attempts = collections.defaultdict(list), dict(self.world.database("SELECT session_uuid, attempts FROM sessions"))
-        for call in self.world.callers():
+        calls = collections.defaultdict(list)
+        for call in self.record:
             session = talview.UUID.match(call["path"])
             if session and call["method"] == "GET" and session.group(1) in self.sessions:
                 calls[session.group(1)].append(call)
             elif (call["method"], call["path"]) != ("POST", "/v1/user/login") and call["method"] != "TLS":
                 self.trouble("a call that nobody may make: %s" % call)
         for session, made in calls.items():
-            refused = sum(call["status"] in (401, 403) for call in made)
-            made, repeats = self.without_repeats(made)
-            # A reply that the worker had not yet stored when it was killed: on a busy machine that takes a while.
-            ends = [call["time"] for call in made[1:]] + [time.time()]
-            cut = sum(self.killed(call["time"], min(end, call["time"] + call["took"] + BLUR)) for call, end in zip(made, ends))
-            if len(made) > attempts[session] + refused + cut:
-                self.excess("%s: %d calls, %d attempts, %d refused, %d killed, %d repeats: %s" % (
-                    session, len(made), attempts[session], refused, cut, repeats, self.told(made)))
-            self.judge_gaps(session, made)
+            groups = self.without_repeats(made)
+            for caller in sorted({call["caller"] for call in made}):
+                self.judge_attempts(session, caller, [group for group in groups if group[0]["caller"] == caller])
+            self.judge_gaps(session, groups)
         self.judge_rest([call for made in calls.values() for call in made])
 
-    def told(self, calls):
-        return "; ".join("%.2f +%.2f %d %s" % (c["time"] - self.world.began, c["took"], c["status"], c["note"]) for c in calls)
+    def judge_attempts(self, session, caller, groups):
+        """Each call that one process made is an attempt that it has stored, but for one that a kill has lost, and for
+        the first of two with different tokens."""
+        counted = self.counted(session, caller)
+        refused = sum(group[-1]["status"] in (401, 403) for group in groups)
+        lost = self.was_lost(groups[-1][-1])
+        if len(groups) > counted + refused + lost:
+            self.excess("%s: %d calls of process %d, %d attempts, %d refused, %d lost: %s" % (
+                session, len(groups), caller, counted, refused, lost, self.told(groups)))
 
-    @staticmethod
-    def without_repeats(made):
-        """A kept connection that ended without an answer may have been old: libcurl asks once more at once."""
-        found = made[:1]
-        for first, second in zip(made, made[1:]):
-            if not ("vanishes" in (first["note"] or "") and second["time"] - first["time"] < 1 and found[-1] is first):
-                found.append(second)
-        return found, len(made) - len(found)
+    def told(self, groups):
+        return "; ".join("%.2f +%.2f %d %s" % (c["time"] - self.world.began, c["took"], c["status"], c["note"])
+                         for group in groups for c in group)
 
-    def judge_gaps(self, session, made):
-        streak, again = 0, False
-        # A callback that comes while its session waits for a login asks for a call of its own.
-        before = 2 * SETTINGS["request_timeout"] + 2 * SETTINGS["poll"]
-        for first, second in zip(made, made[1:]):
-            gap, late = second["time"] - first["time"], self.came_late(first)
+    def without_repeats(self, made):
+        """Groups of calls that are one for the worker: a kept connection that ends without an answer may have been old,
+        and libcurl asks once more at once."""
+        found = []
+        for call in made:
+            before = found[-1][-1] if found else None
+            if before and before["caller"] == call["caller"] and "vanishes" in (before["note"] or "") and self.was_kept(before):
+                found[-1].append(call)
+            else:
+                found.append([call])
+        return found
+
+    def was_kept(self, call):
+        return any(other["connection"] == call["connection"] and other["time"] < call["time"] for other in self.record)
+
+    def asked_for(self, session, groups, i):
+        """Whether somebody asked for the call after the i-th: by a callback, or `retry`. One that comes while the session
+        is leased makes it due again, and one before is served by that lease, which began behind the call before it, or
+        behind the start of the process."""
+        first, second = groups[i][-1], groups[i + 1][0]
+        before = [group[-1]["time"] for group in groups[:i] if group[-1]["status"] not in (401, 403)]
+        leased = max([self.world.started.get(first["caller"], 0)] + before)
+        return any(end >= leased and begin <= second["time"] for begin, end in self.called[session] + self.retried)
+
+    def gap(self, first, second):
+        """Of our seconds, by the worker's clocks; from one process to the next they are known less well."""
+        if first["caller"] == second["caller"]:
+            return second["time"] - first["time"]
+        fakes = [self.world.fake(call["time"], call["caller"]) for call in (first, second)]
+        return (fakes[1] - fakes[0]) / self.world.rate + CLOCK_SLACK
+
+    def judge_gaps(self, session, groups):
+        streak, again = 0, None
+        for i, (first, second) in enumerate((a[-1], b[0]) for a, b in zip(groups, groups[1:])):
+            gap, late = self.gap(first, second), self.came_late(first)
             kind = "bad" if late else kind_of(first)
-            if self.killed(first["time"], second["time"]) or any(
-                    first["time"] - before <= when <= second["time"] for when in self.called[session] + self.retried):
-                streak, again = 0, False
+            if self.was_lost(first) or self.asked_for(session, groups, i):
+                streak, again = 0, None
                 continue
             refused = first["status"] in (401, 403)
             streak = streak if refused else streak + 1 if kind == "bad" and not late else 0
             least = SETTINGS["retry_first"] * 2 ** max(streak - 1, 0) if kind != "good" else SETTINGS["watch_every"]
             least = min(least, SETTINGS["retry_max"]) * 7 / 8 / RATE
-            if gap < 0.9 * least and refused and not again:
-                again = True # once more with another token
+            # Once more with another token; and a rating is asked for at the very end of the wait for it.
+            once = "refused" if refused else "none" if kind == "none" else None
+            if gap < 0.9 * least and once and again != once:
+                again = once
                 continue
-            again = False
+            again = None
             if gap < 0.9 * least:
                 self.excess("%s: %.2f s after %s (%d in a row), at least %.2f" % (session, gap, first["note"] or first["status"], streak, least))
 
-    def known(self, begin, end):
+    def known(self, told, end):
         """When the worker knew that it was to wait: on a busy machine it reads late, and what it began before was in flight."""
-        lines = [line for daemon in self.world.daemons for line in daemon.log().splitlines() if "asks us to slow down" in line]
-        fakes = [datetime.datetime.fromisoformat(line[5:28] + "+00:00").timestamp() for line in lines]
-        times = [self.world.began + (fake - self.world.began) / self.world.rate for fake in fakes]
-        return max(end, min((when for when in times if begin <= when <= end + RETRY_AFTER), default=end))
+        times = self.world.logged(told["caller"], "asks us to slow down")
+        return max(end, min((when for when in times if told["time"] <= when <= end + RETRY_AFTER), default=end))
 
     def judge_rest(self, calls):
         """Where it was told to wait, the whole account waits; what was in flight already may come."""
@@ -522,18 +676,19 @@ class Run:
             if not wait or told["status"] not in (429, 503) or not re.search(r"\bright\b", told["note"]) or \
                     not re.search("at once|soon", told["note"]) or self.came_late(told):
                 continue
-            rest = [c for c in calls if self.known(told["time"], end) + 0.4 < c["time"] < end + RETRY_AFTER - 0.3]
-            if rest and not self.killed(told["time"], rest[0]["time"]):
+            # Another process goes by what is stored, in the clock that runs fast.
+            rest = [c for c in calls if c["caller"] == told["caller"] and
+                    self.known(told, end) + 0.4 < c["time"] < end + RETRY_AFTER - 0.3]
+            if rest:
                 self.excess("%.2f s after %s: %s" % (rest[0]["time"] - end, told["note"], rest[0]["path"]))
 
     def judge_logins(self):
-        log = self.world.callers()
-        logins = [call for call in log if call["path"].endswith("/login")]
-        refused = [call for call in log if call["status"] in (401, 403) and not call["path"].endswith("/login")]
+        logins = [call for call in self.record if call["path"].endswith("/login")]
+        refused = [call for call in self.record if call["status"] in (401, 403) and not call["path"].endswith("/login")]
         wrong = 0
         for first, second in zip(logins, logins[1:]):
-            gap = second["time"] - first["time"]
-            if self.killed(first["time"], second["time"]) or any(first["time"] <= when <= second["time"] for when in self.mended):
+            gap = self.gap(first, second)
+            if self.was_lost(first) or any(first["time"] <= when <= second["time"] for when in self.mended):
                 wrong = 0
                 continue
             if kind_of(first) == "good":
@@ -570,6 +725,15 @@ class Run:
         self.world.remains.end()
         self.search()
 
+    def keep(self):
+        """What was judged, beside the logs and the store."""
+        with open(self.world.path("record.json"), "w", encoding="utf-8") as f:
+            json.dump({"wrong": self.wrong, "began": self.world.began, "started": self.world.started, "lags": self.world.lags,
+                       "kills": self.kills, "called": self.called, "retried": self.retried, "mended": self.mended,
+                       "sessions": self.sessions, "calls": self.world.callers(),
+                       "left": {caller: {**left._asdict(), "leased": sorted(left.leased)} for caller, left in self.left.items()}},
+                      f, indent=1)
+
 
 def one_run(seed, certificates):
     """In a process of its own, so that one run's stand-in does not wait for another's."""
@@ -579,6 +743,8 @@ def one_run(seed, certificates):
     except Exception as error: # whatever it is, it must not pass for a good run
         run.trouble("broke: %r" % error)
     finally:
+        if run.wrong:
+            run.keep()
         run.world.close(keep=bool(run.wrong))
     if run.wrong:
         run.wrong[0] += " (kept: %s)" % run.world.folder
