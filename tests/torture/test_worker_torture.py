@@ -177,9 +177,11 @@ def test_a_kill_excuses_what_is_not_stored_and_nothing_else():
     assert not judged("judge_calls", calls, left=[standing(0, leased=True), standing(1)]).wrong
     assert not judged("judge_calls", calls, left=[standing(1), standing(2)]).wrong
     assert judged("judge_calls", calls, left=[standing(0), standing(1)]).too_many, "it had no lease: this was not counted"
-    assert judged("judge_calls", calls, left=[standing(0, leased=True, looked=11), standing(1)]).too_many, "stored, and leased anew"
     assert judged("judge_calls", calls, left=[standing(0, leased=True), standing(0)]).too_many, "it is the other's"
-    assert judged("judge_calls", [get(5, "bad: 500", 500), *calls], left=[standing(0, leased=True), standing(1)]).too_many, "only one"
+    more = [get(5, "bad: 500", 500), *calls]
+    assert not judged("judge_calls", more, left=[standing(1, leased=True, looked=6), standing(2)]).wrong
+    assert judged("judge_calls", more, left=[standing(1, leased=True, looked=11), standing(2)]).too_many, "stored, and leased anew"
+    assert judged("judge_calls", more, left=[standing(0, leased=True), standing(1)]).too_many, "only one"
     assert judged("judge_calls", soon, left=[standing(3), standing(4)]).too_many, "the next process keeps the back-off"
     assert not judged("judge_calls", soon, left=[standing(2, leased=True, looked=6), standing(3)]).wrong
 
@@ -190,9 +192,10 @@ def test_a_rating_may_be_lost_with_the_process_that_had_its_lease(state):
     calls = [get(10, said="low"), get(20), login(30, caller=2)]
     if state == "parked":
         row, calls = {**row, "raw": None, "error": "login: malformed"}, calls[1:]
-    assert not judged("judge_sessions", calls, {UUID: row}, left=[standing(0, leased=True, looked=11), standing(0)]).wrong
-    assert judged("judge_sessions", calls, {UUID: row}, left=[standing(0), standing(0)]).wrong
-    assert judged("judge_sessions", calls, {UUID: row}, left=[standing(0, leased=True, looked=21), standing(0)]).wrong
+    gets = len(calls) - 1
+    for left, wrong in ((standing(gets - 1, leased=True, looked=11), False), (standing(gets - 1), True),
+                        (standing(gets, leased=True, looked=21), True)):
+        assert bool(judged("judge_sessions", calls, {UUID: row}, left=[left, standing(gets)]).wrong) == wrong
 
 
 def test_a_kept_connection_that_ends_without_an_answer_is_asked_again_once():
