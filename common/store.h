@@ -235,9 +235,9 @@ enum store_status store_events_reached(struct store *store, const struct store_c
 
 /* One person's listing, filter->person alone. Once a page took so long that the disk must have been asked,
    the parts of the store that later pages need are read in advance, many at a time: by threads with a
-   connection of their own each, where the store was opened with STORE_THREADS. It changes nothing but the
-   time that takes. `store`, `person` and, to go on from somewhere, `cursor` are the caller's, the rest is
-   zero. */
+   connection of their own each, where the store was opened with STORE_THREADS and has a write-ahead log. It
+   changes nothing but the time that takes. `store`, `person` and, to go on from somewhere, `cursor` are the
+   caller's, the rest is zero. */
 struct store_search {
     struct store *store;
     const char *person;

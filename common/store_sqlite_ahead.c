@@ -28,7 +28,7 @@ struct store_ahead {
     atomic_bool stop;
 };
 
-/* What fails here fails in the listing as well, and is told there. */
+/* What fails here is told by the listing, if it fails there as well. */
 static void *read_ahead(void *argument)
 {
     struct store_ahead *ahead = argument;
@@ -74,7 +74,10 @@ static bool bears_threads(void)
 static struct store_ahead *ahead_of(const struct store_search *search)
 {
     int64_t first, last;
-    if (!bears_threads() || store_events_blocks(search->store, &search->cursor, &first, &last) != STORE_OK)
+    /* Without a log a writer waits until nobody reads, and of readers that overlap in one process there is
+       always one: it would not come to write. */
+    if (!search->store->examjoint.wal || !bears_threads() ||
+        store_events_blocks(search->store, &search->cursor, &first, &last) != STORE_OK)
         return NULL;
     struct store_ahead *ahead = xcalloc(1, sizeof *ahead);
     ahead->url = xstrdup(search->store->url);

@@ -143,6 +143,24 @@ static void indexes_of_older_stores_are_not_read_ahead(void **state)
     buf_release(&story.ids);
 }
 
+/* There a writer waits until nobody reads, and of readers that overlap in one process there is always one. */
+static void a_store_without_a_log_is_not_read_ahead(void **state)
+{
+    struct scratch *scratch = *state;
+    fill(scratch->store);
+    run_sql(scratch->store, "PRAGMA journal_mode = DELETE");
+    struct store *store = scratch_open(scratch, 0, STORE_EXAMJOINT | STORE_THREADS, 0);
+    struct story story = {.slowly = true};
+    struct store_search search = search_in(store);
+    assert_false(store->examjoint.wal);
+    assert_false(look(&search, &story, true));
+    assert_null(search.ahead);
+    assert_string_equal(buf_str(&story.ids), WHOLE);
+    store_search_end(&search);
+    buf_release(&story.ids);
+    store_free(store);
+}
+
 /* The store is gone when they look: the listing says so, and they are silent. */
 static void what_cannot_be_read_is_told_by_the_listing(void **state)
 {
@@ -171,6 +189,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_found_is_the_same, setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(who_ends_early_leaves_nobody_reading, setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(indexes_of_older_stores_are_not_read_ahead, setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_store_without_a_log_is_not_read_ahead, setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_told_by_the_listing, setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
