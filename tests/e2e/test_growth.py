@@ -1,5 +1,6 @@
 """A store of 100,000 events, as months of exams leave it: listings hold a page of it, not the whole, and their first
 line is there long before the last row was read. What it costs is measured by `make bench-growth`."""
+import collections
 import fcntl
 import json
 import os
@@ -302,15 +303,24 @@ def test_a_story_is_told_as_it_is_found(spread):
     assert read // 3 < before < read * 2 // 3
 
 
-def test_a_slow_disk_is_read_at_several_places_at_a_time(spread):
-    skip_without_strace()
-    seen = os.path.join(os.path.dirname(spread.conf), "calls")
-    command = ["strace", "-f", "-qq", "-e", "trace=pread64", "-e", "inject=pread64:delay_exit=300", "-o", seen,
-               *spread.command("respondent", spread.people[2], "--json")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment(), check=True)
-    assert without_ids(done.stdout.decode()) == spread.before[2]
+def reads_of_each_thread(filled, *words):
+    """How often each read when a page of the disk takes a millisecond, the first one's before the others'; and what was said."""
+    seen = os.path.join(os.path.dirname(filled.conf), "calls")
+    done = subprocess.run(["strace", "-f", "-qq", "-e", "trace=pread64", "-e", "inject=pread64:delay_exit=1000", "-o", seen,
+                           *filled.command(*words)], stdout=subprocess.PIPE, env=environment(), check=True)
     with open(seen, encoding="ascii", errors="replace") as f:
-        assert len({line.split()[0] for line in f if "pread64" in line}) > 4
+        return [*collections.Counter(line.split()[0] for line in f if "pread64(" in line).values()], done.stdout.decode()
+
+
+def test_a_slow_disk_is_read_at_several_places_at_a_time(spread):
+    """Not only are there others that read, but what they read is much of it; if the machine lets them begin in time."""
+    skip_without_strace()
+
+    def is_read_ahead():
+        (first, *others), text = reads_of_each_thread(spread, "respondent", spread.people[2], "--json")
+        assert without_ids(text) == spread.before[2]
+        return len(others) > 3 and sum(others) > first // 2
+    assert any(is_read_ahead() for _ in range(3))
 
 
 def test_an_export_of_one_person_begins_with_what_is_found_first(spread):
