@@ -613,10 +613,12 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context)
 
 /* To a 204 and a 304 there is no body. What a server sends behind one nevertheless would be taken for the
    beginning of the next reply on that connection, another session's. (HTTP/2 tells them apart by itself.) */
-static bool ends_connection(const char *line, size_t len)
+static bool ends_connection(CURL *easy, const char *line, size_t len)
 {
-    return len >= 12 && memcmp(line, "HTTP/1.", 7) == 0 &&
-           (memcmp(line + 9, "204", 3) == 0 || memcmp(line + 9, "304", 3) == 0);
+    long status = 0; /* as libcurl read it, which takes more for a status line than there should be */
+    return len >= 7 && memcmp(line, "HTTP/1.", 7) == 0 &&
+           curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK &&
+           (status == 204 || status == 304);
 }
 
 static size_t on_header(char *bytes, size_t size, size_t count, void *context)
@@ -631,7 +633,7 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *context)
     }
     if (len >= 5 && memcmp(bytes, "HTTP/", 5) == 0)
         transfer->retry_after_ms = -1; /* what came before was an interim reply */
-    if (ends_connection(bytes, len))
+    if (ends_connection(transfer->easy, bytes, len))
         (void)curl_easy_setopt(transfer->easy, CURLOPT_FORBID_REUSE, 1L);
     if (len > sizeof(NAME) - 1 && strncasecmp(bytes, NAME, sizeof(NAME) - 1) == 0) {
         int64_t wait;

@@ -1,5 +1,8 @@
 """The real `examhook work` against the stand-in of Talview."""
+import contextlib
 import email.utils
+import http.client
+import http.server
 import os
 import re
 import shutil
@@ -7,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -628,6 +632,52 @@ def test_a_body_where_none_belongs_spoils_no_other_sessions_reply(world, status,
     assert w.in_state(*good), w.sessions()
     assert [w.session(one)["attempts"] for one in (bad, *good)] == [1] * 4
     assert len({call["connection"] for call in w.calls("/v1/sessions/")}) <= 3, "the good replies' connection is kept"
+
+
+@contextlib.contextmanager
+def oddly_spaced(w):
+    """The address of a server before the stand-in whose status lines have a space too many, and that puts a body behind
+    each 204, a moment later."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            to = http.client.HTTPSConnection(w.url.partition("//")[2], context=w.tls)
+            with contextlib.closing(to):
+                to.request(self.command, self.path, body, dict(self.headers))
+                answer = to.getresponse()
+                said = answer.read() or b"[]" * 50
+            self.wfile.write(b"HTTP/1.1  %d Odd\r\nContent-Length: %d\r\n\r\n" % (answer.status, len(said)))
+            time.sleep(0.1 * (answer.status == 204))
+            with contextlib.suppress(ConnectionError): # behind a 204 nobody waits for it
+                self.wfile.write(said)
+        do_GET = do_POST = do
+
+        def finish(self):
+            with contextlib.suppress(ConnectionError):
+                super().finish()
+
+        def log_message(self, *_): # pylint: disable=arguments-differ
+            pass
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        try:
+            yield "http://127.0.0.1:%d" % server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+def test_nor_where_the_status_line_is_oddly_spaced(world):
+    w = world({"transfers": "1"})
+    with oddly_spaced(w) as url:
+        w.write_conf({"main": {"login_url": url + "/v1/user/login", "session_url": url + "/v1/sessions"}})
+        bad, *good = w.callbacks(4)
+        w.control(sessions={bad: {"status": 204}})
+        w.once()
+    assert w.in_state(*good), w.sessions()
+    assert [w.session(one)["attempts"] for one in (bad, *good)] == [1] * 4
 
 
 def test_a_certificate_that_nobody_vouches_for(world):
