@@ -323,6 +323,12 @@ def state_of(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def stop_for_now(program):
+    program.process.send_signal(signal.SIGSTOP)
+    while state_of(program.process.pid) != "T":
+        time.sleep(0.01)
+
+
 def test_sigterm_at_the_limit_answers_what_lies_in_the_sockets(program):
     """All at once for the loop: the signal, a request on each kept connection, one more connection to accept."""
     restart(program, connections=8)
@@ -330,9 +336,7 @@ def test_sigterm_at_the_limit_answers_what_lies_in_the_sockets(program):
     for n, peer in enumerate(kept):
         peer.send(request(post(event(n), **SECRETS), event(n), keep=True))
         assert peer.answer()[0] == 200
-    program.process.send_signal(signal.SIGSTOP)
-    while state_of(program.process.pid) != "T":
-        time.sleep(0.01)
+    stop_for_now(program)
     program.process.send_signal(signal.SIGTERM)
     kept.append(program.peer())
     for n, peer in enumerate(kept):
@@ -515,7 +519,8 @@ def test_a_socket_handed_over_outlives_the_program(program, handed_over):
 
 
 def test_who_stands_in_the_queue_of_a_socket_handed_over_is_the_successors(program, handed_over):
-    """While the program stops it takes nobody any more, however long that lasts."""
+    """Who stood there when the program began to stop, and who came since: it takes nobody any more, however long it
+    takes to stop."""
     numbers = iter(range(1, 10))
 
     def stopped():
@@ -526,17 +531,21 @@ def test_who_stands_in_the_queue_of_a_socket_handed_over_is_the_successors(progr
             candidate.send(request(post(verification(number), **SECRETS), verification(number)))
             assert wait_for(lambda: not candidate.unsent())
             time.sleep(0.1)
+            stop_for_now(program)
             began = time.monotonic()
             program.process.send_signal(signal.SIGTERM)
+            later = [Peer(handed_over.path)]
+            later[0].send(request(post(event(number), **SECRETS), event(number)))
+            program.process.send_signal(signal.SIGCONT)
             assert wait_for(lambda: "stopping" in program.log.read_text(), every=0.01)
-            later = Peer(handed_over.path)
-            later.send(request(post(event(number), **SECRETS), event(number)))
+            later.append(Peer(handed_over.path))
+            later[1].send(request(post(event(10 + number), **SECRETS), event(10 + number)))
             assert "again" in json.loads(candidate.answer()[2])["errorMessage"]
             assert program.stop() == 0
             took = time.monotonic() - began
         assert [e["event"] for e in program.stored()[before:]] == ["verify_respondent"]
         start_handed_over(program, handed_over)
-        assert later.answer()[0] == 200
+        assert [peer.answer()[0] for peer in later] == [200, 200]
         return took
     assert is_in_time(stopped, 3)
 
