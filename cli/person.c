@@ -83,8 +83,8 @@ static void each_event(struct person *person, struct store *store, const char *o
         more = false;
         person->failed = store;
         person->status = store_search_page(&search, PAGE, fn, context, &more);
-        if (!person->status && person->after_page)
-            person->after_page(person->after_context);
+        if (!person->status && person->after_page && !person->after_page(person->after_context))
+            break;
     }
     store_search_end(&search);
 }

@@ -59,8 +59,9 @@ struct person {
     struct texts undecided;
     struct person_session *sessions;
     size_t session_count;
-    void (*after_page)(void *context); /* NULL, or called after each page of the events that are read; it may
-                                          ask the store, and set a bad status */
+    /* NULL, or called after each page of the events that are read. It may ask the store, and set a bad
+       status; false: they are not wanted any more. */
+    bool (*after_page)(void *context);
     void *after_context;
     bool wants_keys; /* those below, and the exams that they are made of */
     unsigned char (*keys)[32];

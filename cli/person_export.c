@@ -131,19 +131,20 @@ static bool going(const struct sink *sink)
     return !sink->person->status && output_alive(sink->cli->out);
 }
 
-/* ExamJoint's that were found since it was called last. */
-static void put_new_events(void *context)
+/* ExamJoint's that were found since it was called last. False: no more are wanted. */
+static bool put_new_events(void *context)
 {
     struct sink *sink = context;
     const struct texts *events = &sink->person->events;
 
-    if (person_is_ambiguous(sink->person, NULL))
-        return;
-    for (; sink->events_put < events->count && going(sink); sink->events_put++) {
+    /* Then the rest is read to name all the accounts. */
+    bool writes = !person_is_ambiguous(sink->person, NULL);
+    for (; writes && sink->events_put < events->count && going(sink); sink->events_put++) {
         if (events->list[sink->events_put][0] == 'e')
             put_event_of(sink, events->list[sink->events_put]);
     }
     fflush(sink->cli->out);
+    return going(sink);
 }
 
 static void put_callbacks(struct sink *sink)

@@ -54,7 +54,7 @@ static void fill(struct store *store)
 
 #define WHOLE "e2 e3 e4098 e286722 e290819 e4096002 e8187906 e8187907 "
 
-static int threads_here(void)
+static int threads_now(void)
 {
     DIR *tasks = opendir("/proc/self/task");
     int count = 0;
@@ -62,6 +62,17 @@ static int threads_here(void)
     for (const struct dirent *task; (task = readdir(tasks)) != NULL;)
         count += task->d_name[0] != '.';
     closedir(tasks);
+    return count;
+}
+
+/* One that was waited for may be listed for a moment yet. */
+static int threads_here(void)
+{
+    int count = threads_now();
+    for (int tries = 0; count > 1 && tries < 500; tries++) {
+        usleep(10000);
+        count = threads_now();
+    }
     return count;
 }
 
