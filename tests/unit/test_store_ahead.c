@@ -69,8 +69,8 @@ static int threads_now(void)
 static int threads_here(void)
 {
     int count = threads_now();
-    for (int tries = 0; count > 1 && tries < 500; tries++) {
-        usleep(10000);
+    for (int tries = 0; count > 1 && tries < 10; tries++) {
+        usleep(1000);
         count = threads_now();
     }
     return count;
