@@ -156,6 +156,24 @@ def test_a_backup_leaves_little_to_be_written_at_once():
     assert most < 4 * 2**20
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace shows how often the lock is let go")
+def test_a_purge_lets_go_of_the_lock_between_short_steps():
+    """Events that come wait for the lock: for one step, however much is to be deleted."""
+    site, count = bulk.Site(bulk.CONF), 4000
+    try:
+        bulk.fill(site, count)
+        done = subprocess.run(["strace", "-f", "-y", "-o", site.path("trace"), "-e", "trace=flock",
+                               os.path.join(support.BUILD, "examhook"), "--config", site.conf_path, "purge",
+                               "--older-than", str(bulk.PURGE_DAYS)], check=True, env=environment(), stdout=subprocess.PIPE,
+                              text=True)
+        with open(site.path("trace"), encoding="utf-8", errors="replace") as trace:
+            held = sum("examjoint/events.lock>, LOCK_EX" in line and " = 0" in line for line in trace)
+    finally:
+        site.close()
+    assert done.stdout.startswith("%d events" % (count // 2))
+    assert held >= count // 2 / 100, "steps of a hundred events at the most"
+
+
 def test_the_probe_tells_when_the_machine_stood_still(tmp_path):
     begin = time.monotonic() # before it looks for the first time
     probe = machine.Machine(str(tmp_path))
