@@ -1,11 +1,8 @@
 /* A person's events found page by page with the disk read in advance: the same ones, in the same order, and
    nobody reads on when the listing has ended. */
 #include <dirent.h>
-#include <sqlite3.h>
 
-#include "store_scratch.h"
-
-#include "../../common/store_sqlite.h"
+#include "store_blocks.h"
 
 #define NOW INT64_C(1764000000000)
 #define PERSON "somebody"
@@ -17,13 +14,6 @@ struct story {
     int pages;
     bool slowly;
 };
-
-static void run_sql(struct store *store, const char *sql)
-{
-    char *error = NULL;
-    if (sqlite3_exec(store->examjoint.db, sql, NULL, NULL, &error) != SQLITE_OK)
-        fail_msg("%s: %s", sql, error);
-}
 
 static bool see_id(void *context, const struct store_event_row *row)
 {
@@ -37,13 +27,7 @@ static bool see_id(void *context, const struct store_event_row *row)
 /* An event of somebody else in each block, and the person's in some. */
 static void fill(struct store *store)
 {
-    char sql[512];
-    (void)snprintf(sql, sizeof sql,
-                   "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < %d)"
-                   " INSERT INTO events(id, received_at, account, respondent_id, last_received_at)"
-                   " SELECT n * 4096 + 1, %lld + n, 'main', 'another', %lld + n FROM n",
-                   BLOCKS - 1, (long long)NOW, (long long)NOW);
-    run_sql(store, sql);
+    fill_blocks(store, BLOCKS, NOW);
     run_sql(store, "INSERT INTO events(id, received_at, account, respondent_id, last_received_at)"
                    " SELECT id + 1, received_at, 'main', '" PERSON "', received_at FROM events"
                    " WHERE id >> 12 IN (0, 1, 70, 1000, 1999)");

@@ -1,10 +1,6 @@
 /* What a store of many events must not cost: no statement of intake or of a listing walks a table. And
    indexes as an older examhook made them serve, until a migration makes them anew. */
-#include <sqlite3.h>
-
-#include "store_scratch.h"
-
-#include "../../common/store_sqlite.h"
+#include "store_blocks.h"
 
 #define NOW INT64_C(1764000000000)
 #define DAY_MS INT64_C(86400000)
@@ -72,13 +68,6 @@ static size_t listed(struct store *store, const struct store_filter *filter)
     for (bool more = true; more;)
         assert_stored(store, store_events(store, filter, &cursor, 10, count_row, &count, &more));
     return count;
-}
-
-static void run_sql(struct store *store, const char *sql)
-{
-    char *error = NULL;
-    if (sqlite3_exec(store->examjoint.db, sql, NULL, NULL, &error) != SQLITE_OK)
-        fail_msg("%s: %s", sql, error);
 }
 
 static int64_t number(struct store *store, const char *sql)
@@ -377,7 +366,6 @@ static void a_person_is_found_behind_a_gap(void **state)
 /* --- One person in many blocks -----------------------------------------------------------------------------
  */
 
-/* Blocks with an event of somebody else at their beginning, at the time of their number. */
 #define BLOCKS 1000
 #define ONE_PERSON "019a1b2c-0000-7000-8000-0000000000aa"
 
@@ -392,17 +380,6 @@ static bool see_id(void *context, const struct store_event_row *row)
     buf_addf(&story->ids, "%s ", row->id);
     story->rows++;
     return true;
-}
-
-static void fill_blocks(struct store *store)
-{
-    char sql[512];
-    (void)snprintf(sql, sizeof sql,
-                   "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < %d)"
-                   " INSERT INTO events(id, received_at, account, respondent_id, last_received_at)"
-                   " SELECT n * 4096 + 1, %lld + n, 'main', 'another', %lld + n FROM n",
-                   BLOCKS - 1, (long long)NOW, (long long)NOW);
-    run_sql(store, sql);
 }
 
 /* An event of that person in that block, as a respondent or as a candidate. */
@@ -466,7 +443,7 @@ static void a_person_is_found_block_by_block(void **state)
     struct walk most;
     int64_t reached_ms = -1;
     assert_int_equal(store_events_reached(store, &cursor, &reached_ms), STORE_ABSENT);
-    fill_blocks(store);
+    fill_blocks(store, BLOCKS, NOW);
     watch(store, &most);
     assert_story(store, &person, "");
     put_in_block(store, 0, 4095, "respondent_id");
@@ -502,7 +479,7 @@ static void a_persons_place_can_be_kept(void **state)
     struct walk most;
     int64_t reached_ms = -1;
     bool more = false;
-    fill_blocks(store);
+    fill_blocks(store, BLOCKS, NOW);
     put_in_block(store, 3, 2, "respondent_id");
     watch(store, &most);
     assert_stored(store, store_events(store, &person, &cursor, 10, see_id, &story, &more));
