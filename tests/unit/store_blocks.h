@@ -2,8 +2,6 @@
 #ifndef EXAMHOOK_TESTS_STORE_BLOCKS_H
 #define EXAMHOOK_TESTS_STORE_BLOCKS_H
 
-#include <sqlite3.h>
-
 #include "store_scratch.h"
 
 #include "../../common/store_sqlite.h"
