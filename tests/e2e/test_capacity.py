@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 import accounts
+import hardening
 import support
 from accounts import CONF
 
@@ -154,6 +155,19 @@ def test_a_busy_machine_says_the_same(said):
         (_, text, _), _ = lines = said(*groups)
     assert re.search(r"others have \d+% of its cores just now", text) or "a common machine's figure" in text, text
     assert at_rest / 5 < a_minute(lines, "$2b$05$") < at_rest * 5
+
+
+@pytest.mark.skipif(bool(support.WRAP) or hardening.sanitized(os.path.join(support.BUILD, "examhook")),
+                    reason="sanitizers and valgrind need more address space")
+def test_where_nothing_can_be_measured_a_common_figure_is_told_as_such(make_site):
+    """No thread finds room for its stack."""
+    site = make_site(CONF, [("acme", roster((2, bcrypt(10))))])
+    done = subprocess.run(["prlimit", "--as=2147483648", "--stack=4294967296", os.path.join(support.BUILD, "examhook"),
+                           "--config", site.conf_path, "check"], stdout=subprocess.PIPE, text=True, check=False,
+                          env=support.environment())
+    line, = [line for line in done.stdout.splitlines() if "one check of bcrypt" in line]
+    assert re.search(r"takes some [\d.]+ ms", line) and "that is a common machine's figure" in line
+    assert "others have" not in line and int(re.search(r"about (\d+) candidates a minute", line).group(1)) > 0
 
 
 def scheduling(pid):
